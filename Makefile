@@ -1,0 +1,58 @@
+# One command each. `make test` is the whole suite against real services; `make unit` is the quick part.
+GO      ?= go
+BIN     ?= bin
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X penstock/cli.Version=$(VERSION)
+T       ?= 30s
+
+# The linter is built once from the module proxy, outside go.mod, so that its dependencies stay its own.
+GOLANGCI_VERSION := v2.13.2
+GOLANGCI := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
+
+.PHONY: run build test unit check lint race fuzz bench e2e kill services services-down clean
+
+run: ## everything in one process, nothing to install
+	$(GO) run . dev
+
+build: ## one static binary: ./penstock
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o penstock .
+
+test: services ## every test, against a real redis-server and a real Apache Kafka broker
+	test/all.sh
+
+unit: ## the tests that need nothing but Go
+	$(GO) test ./...
+
+e2e: services ## the built binary, real Redis, real Kafka, kcat as the consumer, and the kill test
+	. test/.run/env && PENSTOCK_REQUIRE_REAL=1 $(GO) test -count=1 -timeout 20m ./test/e2e/...
+
+check: lint ## format, vet, linter, tidy go.mod
+	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
+	$(GO) vet ./...
+	$(GO) mod tidy -diff
+
+lint: $(GOLANGCI)
+	$(GOLANGCI) run ./...
+
+$(GOLANGCI):
+	mkdir -p $(BIN)
+	GOBIN=$(CURDIR)/$(BIN) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+	mv $(BIN)/golangci-lint $@
+
+race: services ## the suite under the race detector
+	. test/.run/env && PENSTOCK_REQUIRE_REAL=1 $(GO) test -race -timeout 25m ./...
+
+fuzz: ## every fuzz target for T (default 30s each)
+	test/fuzz.sh $(T)
+
+bench: services ## bare fasthttp, with HMAC, and Penstock's full path, in one run (bench/README.md)
+	. test/.run/env && $(GO) run ./bench
+
+services: ## start redis-server and Kafka for the tests (idempotent)
+	test/services.sh up
+
+services-down: ## end what `make services` started
+	test/services.sh down
+
+clean: services-down
+	rm -rf penstock $(BIN) test/.run bench/out
