@@ -1,0 +1,327 @@
+package provider
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+)
+
+// Markdown is the provider's page of docs/providers and of `providers show`: what is
+// verified, what to enter where, and how its events are understood, row by row with its
+// source.
+func (d *Definition) Markdown() string {
+	var b strings.Builder
+	w := func(format string, args ...any) { fmt.Fprintf(&b, format, args...) }
+	w("# %s (`%s`)\n\n", firstOf(d.Title, d.Name), d.Name)
+	if d.Docs != "" {
+		w("Provider's documentation: <%s>\n\n", d.Docs)
+	}
+	if d.Setup != "" {
+		w("## Set it up\n\n%s\n\n", strings.TrimSpace(d.Setup))
+	}
+	d.markCredentials(w)
+	d.markVerification(w)
+	d.markDelivery(w)
+	d.markEvent(w)
+	d.markMapping(w)
+	d.markFailures(w)
+	if len(d.Weaknesses) > 0 {
+		w("## What the scheme does not protect from\n\n")
+		for _, s := range d.Weaknesses {
+			w("- %s\n", s)
+		}
+		w("\n")
+	}
+	if types := d.SampleTypes(); len(types) > 0 {
+		w("## Samples\n\n`penstock send %s --type TYPE` with one of:\n\n", d.Name)
+		for _, s := range types {
+			w("- `%s`\n", s.Type)
+		}
+		w("\n")
+	}
+	return strings.TrimRight(b.String(), "\n") + "\n"
+}
+
+type writef func(format string, args ...any)
+
+func (d *Definition) markCredentials(w writef) {
+	specs := d.CredentialSpecs()
+	if len(specs) == 0 {
+		return
+	}
+	w("## Credentials\n\n| name | secret | needed | what it is |\n| --- | --- | --- | --- |\n")
+	for _, s := range specs {
+		need := "no"
+		switch {
+		case s.AnyOf != "":
+			need = "one of " + s.AnyOf
+		case s.Required:
+			need = "yes"
+		}
+		w("| `%s` | %s | %s | %s |\n", s.Name, yesNo(s.Secret), need, cell(s.About))
+	}
+	w("\n")
+}
+
+func (d *Definition) markVerification(w writef) {
+	w("## Verification\n\n")
+	scheme := "`" + d.Scheme.Scheme + "`"
+	if d.Algorithm != "" {
+		scheme += " with `" + d.Algorithm + "`"
+	}
+	w("- scheme: %s\n", scheme)
+	switch {
+	case len(d.Scheme.Fields) > 0:
+		names := make([]string, len(d.Scheme.Fields))
+		for i, f := range d.Scheme.Fields {
+			names[i] = f.Path
+		}
+		w("- signed: the fields `%s`, in this order\n", strings.Join(names, "`, `"))
+	case d.Signed != "":
+		w("- signed: `%s`\n", d.Signed)
+	}
+	if s := firstOf(d.Signature.Header, d.Signature.Field, d.Signature.Query); s != "" {
+		w("- signature in `%s`, %s\n", s, firstOf(d.Signature.Encoding, "as the scheme writes it"))
+	}
+	if d.Tolerance > 0 {
+		w("- timestamp within %s of our clock\n", d.Tolerance)
+	} else {
+		w("- no timestamp is checked; deduplication stops replays\n")
+	}
+	if len(d.Challenge) > 0 {
+		w("- handshakes are answered (%s)\n", strings.Join(d.ChallengeMethods(), ", "))
+	}
+	if d.Ack != nil && d.Ack.Builder != "" {
+		w("- the answer is computed and signed as the provider wants it\n")
+	}
+	w("\n")
+}
+
+func (d *Definition) markDelivery(w writef) {
+	w("## Delivery\n\n- methods: %s\n", strings.Join(d.Methods(), ", "))
+	if d.BodyLimit > 0 {
+		w("- body up to %d bytes\n", d.BodyLimit)
+	}
+	if r := d.Retry; r.Schedule != "" || r.Horizon > 0 {
+		w("- retries: %s", firstOf(r.Schedule, "unknown schedule"))
+		if r.Horizon > 0 {
+			w("; over %s", r.Horizon)
+		}
+		if r.Source != "" {
+			w(" (%s)", r.Source)
+		}
+		w("\n")
+	}
+	if r := d.Retry.Timeout; r > 0 {
+		w("- waits %s for an answer\n", r)
+	}
+	if n := d.DedupeWindow(); n > 0 {
+		w("- suggested dedupe window: %s\n", n)
+	}
+	if a := d.Addresses; len(a.Ranges) > 0 {
+		w("- addresses as of %s (%s): `%s`\n", a.Date, a.Source, strings.Join(a.Ranges, "`, `"))
+		if len(a.Test) > 0 {
+			w("- its sandbox: `%s`\n", strings.Join(a.Test, "`, `"))
+		}
+	} else {
+		w("- addresses: none published that we know of\n")
+	}
+	w("\n")
+}
+
+func (d *Definition) markEvent(w writef) {
+	w("## The event\n\n| field | where it stands | proved |\n| --- | --- | --- |\n")
+	d.markPlan(w, d.prog.base, nil)
+	w("\n")
+	for i, s := range d.prog.shapes {
+		w("%s, where %s:\n\n| field | where it stands | proved |\n| --- | --- | --- |\n", upperFirst(s.name), conditionText(d.Shapes[i].When))
+		d.markPlan(w, s.plan, d.prog.base)
+		w("\n")
+	}
+	id := d.prog.base.identity
+	switch id.Rule {
+	case "id":
+		w("Dedupe identity: the event's id; it stands inside the signed bytes.\n\n")
+	case "id+content":
+		w("Dedupe identity: the event's id, which is not signed, with the hash of the signed content.\n\n")
+	case "content":
+		w("Dedupe identity: the hash of the signed content.\n\n")
+	case "fields":
+		w("Dedupe identity: the signed fields %s.\n\n", composedText(id.Fields))
+	case "fields+content":
+		w("Dedupe identity: %s, which are not signed, with the hash of the signed content.\n\n", composedText(id.Fields))
+	case "received":
+		w("Dedupe identity: none. The provider says the same every time, so every delivery is an event, a repeat too.\n\n")
+	}
+	if d.Rerendered {
+		w("Retries are rendered anew: other bytes under one id are the same event.\n\n")
+	}
+	if len(d.SecretFields) > 0 {
+		names := make([]string, len(d.SecretFields))
+		for i, r := range d.SecretFields {
+			names[i] = r.String()
+		}
+		w("Never leaves the archive: `%s`.\n\n", strings.Join(names, "`, `"))
+	}
+}
+
+// markPlan writes a plan's fields; of a shape those that differ from the base.
+func (d *Definition) markPlan(w writef, pl, base *plan) {
+	old := map[string]string{}
+	if base != nil {
+		for name, row := range planRows(d, base) {
+			old[name] = row
+		}
+	}
+	rows := planRows(d, pl)
+	names := make([]string, 0, len(rows))
+	for n := range rows {
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	for _, n := range names {
+		if old[n] != rows[n] {
+			w("| `%s` | %s\n", n, rows[n])
+		}
+	}
+}
+
+func planRows(d *Definition, pl *plan) map[string]string {
+	rows := map[string]string{}
+	for _, p := range pl.places() {
+		if p.name == "" || p.name == "id" || p.value.IsZero() || rows[p.name] != "" {
+			continue
+		}
+		rows[p.name] = valueText(*p.value) + " | " + yesNo(d.provesValue(*p.value)) + " |"
+	}
+	if len(pl.ID) > 0 {
+		proved := true
+		for _, v := range pl.ID {
+			proved = proved && d.provesValue(v)
+		}
+		rows["id"] = composedText(pl.ID) + " | " + yesNo(proved) + " |"
+	}
+	if a, ok := rows["amount"]; ok && pl.Amount.Unit != "" {
+		rows["amount"] = strings.Replace(a, " |", " ("+pl.Amount.Unit+" unit) |", 1)
+	}
+	return rows
+}
+
+func (d *Definition) markMapping(w writef) {
+	w("## Canonical types\n\nThe first row that fits; whatever fits none passes as `%s.<type>`.", d.Name)
+	if d.IgnoreCase {
+		w(" Compared without regard to case.")
+	}
+	w("\n\n| their type | their status | where | becomes | source |\n| --- | --- | --- | --- | --- |\n")
+	for i := range d.prog.rows {
+		r := &d.prog.rows[i]
+		is := string(r.Is)
+		if is == "provider" {
+			is = d.Name + ".<type>"
+		}
+		source := r.Source
+		if r.Note != "" {
+			source = strings.TrimPrefix(source+"; "+r.Note, "; ")
+		}
+		w("| %s | %s | %s | `%s` | %s |\n", wordsText(r.Type), wordsText(r.Status), conditionText(r.When), is, cell(source))
+	}
+	w("\n")
+}
+
+func (d *Definition) markFailures(w writef) {
+	if len(d.Failure.Reasons) == 0 {
+		return
+	}
+	w("## Why something failed\n\nFrom %s; what is not listed is `other`.", valueText(d.Failure.Code))
+	if d.Failure.Source != "" {
+		w(" Source: %s.", d.Failure.Source)
+	}
+	w("\n\n| reason | their codes |\n| --- | --- |\n")
+	names := make([]string, 0, len(d.Failure.Reasons))
+	for n := range d.Failure.Reasons {
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	for _, n := range names {
+		w("| `%s` | %s |\n", n, wordsText(d.Failure.Reasons[n]))
+	}
+	w("\n")
+}
+
+func valueText(v Value) string {
+	var parts []string
+	for _, r := range v.Path {
+		parts = append(parts, "`"+r.String()+"`")
+	}
+	if v.Default != "" {
+		parts = append(parts, "\""+v.Default+"\"")
+	}
+	return cell(strings.Join(parts, ", else "))
+}
+
+func composedText(c Composed) string {
+	parts := make([]string, len(c))
+	for i, v := range c {
+		parts[i] = valueText(v)
+	}
+	return strings.Join(parts, " + ")
+}
+
+func wordsText(words Words) string {
+	if len(words) == 0 {
+		return ""
+	}
+	return cell("`" + strings.Join(words, "`, `") + "`")
+}
+
+func conditionText(cs Conditions) string {
+	keys := make([]string, 0, len(cs))
+	for k := range cs {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	var parts []string
+	for _, k := range keys {
+		m, name := cs[k], "`"+k+"`"
+		if len(m.Is) > 0 {
+			parts = append(parts, name+" is "+strings.Join(m.Is, " or "))
+		}
+		if len(m.Not) > 0 {
+			parts = append(parts, name+" is not "+strings.Join(m.Not, " or "))
+		}
+		if m.Present != nil && *m.Present {
+			parts = append(parts, name+" is there")
+		}
+		if m.Present != nil && !*m.Present {
+			parts = append(parts, name+" is absent")
+		}
+		if m.Above != "" {
+			parts = append(parts, name+" above "+m.Above)
+		}
+		if m.Below != "" {
+			parts = append(parts, name+" below "+m.Below)
+		}
+		if !m.Differs.IsZero() {
+			parts = append(parts, name+" differs from `"+m.Differs.String()+"`")
+		}
+	}
+	return cell(strings.Join(parts, "; "))
+}
+
+func cell(s string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(s, "\n", " "), "|", "\\|")
+}
+
+func upperFirst(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + s[1:]
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
