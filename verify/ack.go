@@ -1,0 +1,94 @@
+package verify
+
+import (
+	"encoding/hex"
+	"strconv"
+	"time"
+
+	"penstock/provider"
+)
+
+// compileAnswers readies challenges, ack and refusal.
+func (v *Verifier) compileAnswers() {
+	for _, c := range v.s.Challenge {
+		v.challenges = append(v.challenges, newChallenge(c))
+	}
+	v.ack = Reply{Status: 200}
+	if a := v.s.Ack; a != nil {
+		v.ackBuilder = a.Builder
+		v.ack = fixedReply(a, 200)
+		if a.Fields {
+			v.ackFields, _ = provider.ParseTemplate(ackTemplate(a.Body)) // Validate has read it
+		}
+	}
+	if a := v.s.Refusal; a != nil {
+		r := fixedReply(a, 401)
+		v.refusal = &r
+	}
+}
+
+func fixedReply(a *provider.Answer, status int) Reply {
+	r := Reply{Status: a.Status, ContentType: a.ContentType}
+	if r.Status == 0 {
+		r.Status = status
+	}
+	if a.Body != "" {
+		r.Body = []byte(a.Body)
+		if r.ContentType == "" {
+			r.ContentType = "text/plain"
+		}
+	}
+	return r
+}
+
+// Ack is the provider's own answer to a delivery that was accepted and stored: fixed, or
+// computed from it with the credential that verified it. now is the receiver's clock.
+// The caller must not write to the reply's body.
+func (v *Verifier) Ack(r *provider.Request, now time.Time) (reply Reply) {
+	if v.ackBuilder == "" && v.ackFields == nil {
+		return v.ack
+	}
+	defer func() {
+		if recover() != nil {
+			reply = Reply{Status: 200}
+		}
+	}()
+	sc := v.get()
+	defer v.put(sc)
+	if v.ackFields != nil {
+		return v.ackWithFields(r, sc)
+	}
+	return v.ackWayForPay(r, now, sc)
+}
+
+// ackWayForPay: {"orderReference","status":"accept","time","signature"}, the signature
+// HMAC-MD5 of orderReference;accept;time. Without it the callback is repeated for days.
+// Source: wayforpay/php-sdk src/Handler/ServiceUrlHandler.php, getSuccessResponse.
+func (v *Verifier) ackWayForPay(r *provider.Request, now time.Time, sc *scratch) Reply {
+	k := v.ackKey(r, sc)
+	if k == nil || !v.load(r, sc) {
+		return Reply{Status: 200}
+	}
+	order, _ := sc.lookup("orderReference")
+	at := strconv.FormatInt(now.Unix(), 10)
+	text := string(order)
+	sc.parts = append(sc.parts[:0], sc.keep(text+";accept;"+at))
+	sig := hex.EncodeToString(v.sumWith(k, v.alg, sc))
+	body := append([]byte(`{"orderReference":`), jsonText(text)...)
+	body = append(body, `,"status":"accept","time":`...)
+	body = append(body, at...)
+	body = append(body, `,"signature":"`...)
+	body = append(append(body, sig...), `"}`...)
+	return Reply{Status: 200, ContentType: "application/json", Body: body}
+}
+
+// ackKey is the secret that signed r: while two are valid, the answer must be signed with
+// the one that the sender uses.
+func (v *Verifier) ackKey(r *provider.Request, sc *scratch) *key {
+	if v.readSignature(r, sc) == "" {
+		if k, reason := v.match(r, sc); reason == "" {
+			return k
+		}
+	}
+	return nil
+}

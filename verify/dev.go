@@ -1,0 +1,154 @@
+package verify
+
+import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"strings"
+
+	"penstock/provider"
+)
+
+// DevCredentials makes up fresh, good credentials of the right shape for a provider, key
+// pairs included. They serve New and Sign alike; `penstock dev` writes them into its
+// config. rnd is crypto/rand.Reader, or a fixed stream in tests (key pairs are random).
+func DevCredentials(def *provider.Definition, rnd io.Reader) (provider.Credentials, error) {
+	out := provider.Credentials{}
+	groups := map[string]bool{}
+	var pair *keyPair
+	for _, c := range def.EffectiveCredentials() {
+		if c.AnyOf != "" {
+			if groups[c.AnyOf] {
+				continue
+			}
+			groups[c.AnyOf] = true
+		}
+		if c.Role == "public_key" || c.Role == "signing_key" {
+			if c.Role == "signing_key" && pair == nil {
+				continue // nothing public beside it: a shared secret signs
+			}
+			if pair == nil {
+				var err error
+				if pair, err = newKeyPair(&def.Scheme, rnd); err != nil {
+					return nil, fmt.Errorf("make credentials for %s: %w", def.Name, err)
+				}
+			}
+			out[c.Name] = []string{pair.public}
+			if c.Role == "signing_key" {
+				out[c.Name] = []string{pair.private}
+			}
+			continue
+		}
+		value, err := devValue(def, c, rnd)
+		if err != nil {
+			return nil, fmt.Errorf("make credential %s for %s: %w", c.Name, def.Name, err)
+		}
+		out[c.Name] = []string{value}
+	}
+	return out, nil
+}
+
+// devValue fills the sample's "#" with hex digits, or follows the key's format.
+func devValue(def *provider.Definition, c provider.Credential, rnd io.Reader) (string, error) {
+	var raw [32]byte
+	if _, err := io.ReadFull(rnd, raw[:]); err != nil {
+		return "", err
+	}
+	text := hex.EncodeToString(raw[:])
+	if c.Sample != "" {
+		i := 0
+		return strings.Map(func(r rune) rune {
+			if r == '#' {
+				i++
+				return rune(text[(i-1)%len(text)])
+			}
+			return r
+		}, c.Sample), nil
+	}
+	if c.Role != "key" {
+		return "dev_" + text[:24], nil
+	}
+	kind := def.Key
+	if def.Scheme.Scheme == "standard_webhooks" && kind == "" {
+		kind = "whsec"
+	}
+	switch kind {
+	case "base64":
+		return base64.StdEncoding.EncodeToString(raw[:]), nil
+	case "whsec", "whsec_or_text":
+		return "whsec_" + base64.StdEncoding.EncodeToString(raw[:]), nil
+	}
+	return text, nil
+}
+
+type keyPair struct{ public, private string }
+
+func newKeyPair(s *provider.Scheme, rnd io.Reader) (*keyPair, error) {
+	var public, private any
+	switch s.Scheme {
+	case "rsa":
+		k, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil {
+			return nil, err
+		}
+		public, private = &k.PublicKey, k
+	case "ecdsa":
+		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return nil, err
+		}
+		public, private = &k.PublicKey, k
+	case "ed25519", "standard_webhooks":
+		pub, priv, err := ed25519.GenerateKey(rnd)
+		if err != nil {
+			return nil, err
+		}
+		public, private = pub, priv
+	default:
+		return nil, fmt.Errorf("scheme %s has no key pairs", s.Scheme)
+	}
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return nil, err
+	}
+	privDER, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return nil, err
+	}
+	p := &keyPair{private: string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: privDER}))}
+	raw, isEd := public.(ed25519.PublicKey)
+	text := string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+	switch {
+	case s.Scheme == "standard_webhooks":
+		p.public = "whpk_" + base64.StdEncoding.EncodeToString(raw)
+	case isEd && s.Key == "hex":
+		p.public = hex.EncodeToString(raw)
+	case isEd && s.Key == "base64":
+		p.public = base64.StdEncoding.EncodeToString(raw)
+	case s.Key == "base64":
+		p.public = base64.StdEncoding.EncodeToString(der)
+	case s.Key == "hex":
+		p.public = hex.EncodeToString(der)
+	case s.Key == "jwks":
+		pub, ok := public.(*rsa.PublicKey)
+		if !ok {
+			return nil, fmt.Errorf("no key set of a %T", public)
+		}
+		if p.public, err = devJWKS(pub); err != nil {
+			return nil, err
+		}
+	case s.Key == "base64_pem":
+		p.public = base64.StdEncoding.EncodeToString([]byte(text))
+	default:
+		p.public = text
+	}
+	return p, nil
+}

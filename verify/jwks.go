@@ -1,0 +1,140 @@
+package verify
+
+import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/big"
+	"strings"
+)
+
+// maxJWKS bounds the text of a key set.
+const maxJWKS = 64 << 10
+
+// jwk is one key of a JSON Web Key Set (RFC 7517), the members that a public key has.
+type jwk struct {
+	Kty string `json:"kty"`
+	Kid string `json:"kid,omitempty"`
+	Use string `json:"use,omitempty"`
+	N   string `json:"n,omitempty"`
+	E   string `json:"e,omitempty"`
+	Crv string `json:"crv,omitempty"`
+	X   string `json:"x,omitempty"`
+	Y   string `json:"y,omitempty"`
+	D   string `json:"d,omitempty"`
+}
+
+// newJWKS reads a key set, or one key, as a credential: those of its keys that the scheme
+// verifies with. Encryption keys and other kinds are passed over; none left is an error.
+func newJWKS(name, value string, prim primitive, scheme string) ([]key, error) {
+	if len(value) > maxJWKS {
+		return nil, fmt.Errorf("is longer than %d bytes", maxJWKS)
+	}
+	var set struct {
+		Keys []jwk `json:"keys"`
+		jwk
+	}
+	if err := json.Unmarshal([]byte(strings.TrimSpace(value)), &set); err != nil {
+		return nil, errors.New("is no JSON Web Key Set")
+	}
+	if set.Kty != "" {
+		set.Keys = append(set.Keys, set.jwk)
+	}
+	if len(set.Keys) > maxKeys {
+		return nil, fmt.Errorf("holds %d keys, at most %d", len(set.Keys), maxKeys)
+	}
+	var out []key
+	ids := map[string]bool{}
+	for i := range set.Keys {
+		j := &set.Keys[i]
+		if j.D != "" {
+			return nil, errors.New("holds a private key: give the public ones")
+		}
+		k, ok, err := j.key(prim)
+		if err != nil {
+			return nil, err
+		}
+		if !ok || j.Use != "" && j.Use != "sig" {
+			continue
+		}
+		if ids[j.Kid] {
+			return nil, fmt.Errorf("holds the key id %q twice", j.Kid)
+		}
+		ids[j.Kid] = true
+		k.name, k.id, k.public, k.fp = name, j.Kid, true, fingerprint(j.Kty+j.N+j.E+j.Crv+j.X+j.Y)
+		k.by = scheme + ":" + k.fp
+		out = append(out, k)
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("holds no key that scheme %s verifies with", scheme)
+	}
+	return out, nil
+}
+
+// keyNamed says whether k may be asked: the request may name a key (key_id), and only
+// that one counts then. Names of keys are no secrets.
+func (v *Verifier) keyNamed(k *key, sc *scratch) bool {
+	return v.s.KeyID == nil || k.id == string(sc.keyID)
+}
+
+// key is j for the primitive; false where it is of another kind.
+func (j *jwk) key(prim primitive) (k key, ok bool, err error) {
+	bad := fmt.Errorf("holds the malformed key %q", j.Kid)
+	switch {
+	case j.Kty == "RSA" && prim == primRSA:
+		n, e := j.number(j.N), j.number(j.E)
+		if n == nil || e == nil || n.BitLen() < 1024 || n.BitLen() > 8192 || !e.IsInt64() || e.Int64() < 3 || e.Int64() > 1<<31-1 {
+			return k, false, bad
+		}
+		k.rsa = &rsa.PublicKey{N: n, E: int(e.Int64())}
+	case j.Kty == "EC" && j.Crv == "P-256" && prim == primECDSA:
+		x, y := j.bytes(j.X), j.bytes(j.Y)
+		if len(x) != 32 || len(y) != 32 {
+			return k, false, bad
+		}
+		pub, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), append(append([]byte{4}, x...), y...))
+		if err != nil {
+			return k, false, bad
+		}
+		k.ec = pub
+	case j.Kty == "OKP" && j.Crv == "Ed25519" && prim == primEd25519:
+		x := j.bytes(j.X)
+		if len(x) != ed25519.PublicKeySize {
+			return k, false, bad
+		}
+		k.ed = ed25519.PublicKey(x)
+	default:
+		return k, false, nil
+	}
+	return k, true, nil
+}
+
+func (j *jwk) bytes(s string) []byte {
+	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	if err != nil || strings.ContainsAny(s, "\r\n") {
+		return nil
+	}
+	return b
+}
+
+func (j *jwk) number(s string) *big.Int {
+	b := j.bytes(s)
+	if len(b) == 0 {
+		return nil
+	}
+	return new(big.Int).SetBytes(b)
+}
+
+// devJWKS is the key set of a made-up RSA key.
+func devJWKS(pub *rsa.PublicKey) (string, error) {
+	enc := base64.RawURLEncoding
+	text, err := json.Marshal(map[string][]jwk{"keys": {{
+		Kty: "RSA", Use: "sig", Kid: "dev", N: enc.EncodeToString(pub.N.Bytes()), E: enc.EncodeToString(big.NewInt(int64(pub.E)).Bytes()),
+	}}})
+	return string(text), err
+}

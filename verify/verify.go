@@ -1,0 +1,238 @@
+// Package verify proves who sent a delivery: it compiles the scheme of a provider
+// definition with a source's credentials, and answers handshakes and acks.
+package verify
+
+import (
+	"encoding/base64"
+	"sync"
+	"time"
+
+	"penstock/provider"
+)
+
+// Verdict is what verification says of a delivery; the numbers are archive.Verdict's.
+type Verdict uint8
+
+// The verdicts.
+const (
+	Accepted  Verdict = 1
+	Challenge Verdict = 2
+	Rejected  Verdict = 3
+)
+
+// String is the verdict's word in rows and metrics.
+func (v Verdict) String() string {
+	switch v {
+	case Accepted:
+		return "accepted"
+	case Challenge:
+		return "challenge"
+	case Rejected:
+		return "rejected"
+	}
+	return "unknown"
+}
+
+// The reasons of a refusal, as CONTRACT.md lists them.
+const (
+	SignatureMissing          = "signature_missing"
+	SignatureMalformed        = "signature_malformed"
+	SignatureMismatch         = "signature_mismatch"
+	TimestampMissing          = "timestamp_missing"
+	TimestampOutsideTolerance = "timestamp_outside_tolerance"
+	DuplicateHeader           = "duplicate_header"
+	IPNotAllowed              = "ip_not_allowed"
+	MerchantMismatch          = "merchant_mismatch"
+	KeyUnavailable            = "key_unavailable"
+	Policy                    = "policy"
+)
+
+// Result is the outcome of one verification.
+type Result struct {
+	Verdict    Verdict
+	Reason     string // set when rejected
+	Tenant     string // the merchant that the delivery names, where the scheme proves one
+	VerifiedBy string // scheme and fingerprint of the credential: "hmac:1f2e3d4c"
+	Reply      *Reply // of a challenge, or the refusal that the provider prescribes
+}
+
+// Reply is an answer as it goes out.
+type Reply struct {
+	Status      int
+	ContentType string // "" = none prescribed
+	Header      [][2]string
+	Body        []byte
+}
+
+// Options are what a source may say beside its credentials.
+type Options struct {
+	Tolerance *time.Duration    // nil = the scheme's own; 0 = no clock check
+	Settings  map[string]string // of the definition's settings, e.g. algorithm: sha3-256
+}
+
+// Verifier verifies deliveries of one source. It is immutable and safe for concurrent use.
+type Verifier struct {
+	name   string
+	s      provider.Scheme
+	kind   primitive
+	alg    algorithm
+	minAlg algorithm
+	words  []algorithmWord // that a request may choose by
+
+	keys      []key
+	usernames []key
+	passwords []key
+	merchants []merchant
+	tokens    []key // verify tokens of challenges
+	signing   *signingKey
+	named     map[string][]byte // credentials that are parts of the signed bytes
+	url       string            // what is signed in the place of {url}, where the source says
+	keyInside bool              // the secret stands within the signed bytes
+
+	pieces    []piece
+	fields    []field
+	variants  int
+	separator []byte
+
+	sig       sigReader
+	ts        *tsReader
+	tolerance time.Duration
+	require   []requirement
+	trios     []trio
+	token     *tokenReader
+
+	plainField bool // a form's field holds the document as it is, not in base64 (Sign)
+
+	challenges []challenge
+	ack        Reply
+	ackBuilder string
+	ackFields  []provider.TemplatePiece
+	refusal    *Reply
+	legacy     *Verifier
+
+	b64, b64url *base64.Encoding
+	scratch     sync.Pool
+	hashers     [numAlgorithms]sync.Pool
+}
+
+// Verify says whether r is what its sender claims. It reads r and nothing else, allocates
+// nothing for schemes with a MAC in a header, and never panics: a fault of ours is a
+// refusal with the reason policy.
+func (v *Verifier) Verify(r *provider.Request, now time.Time) (res Result) {
+	defer func() {
+		if recover() != nil {
+			res = v.reject(Policy)
+		}
+	}()
+	sc := v.get()
+	res = v.verify(r, now, sc)
+	v.put(sc)
+	return res
+}
+
+func (v *Verifier) verify(r *provider.Request, now time.Time, sc *scratch) Result {
+	ch := v.matchChallenge(r, sc)
+	if ch != nil && !ch.c.Signed {
+		return v.answerChallenge(ch, r, "", sc)
+	}
+	by, reason := v.authenticate(r, now, sc)
+	if reason != "" {
+		return v.reject(reason)
+	}
+	if ch != nil {
+		res := v.answerChallenge(ch, r, by, sc)
+		res.VerifiedBy = by
+		return res
+	}
+	return Result{Verdict: Accepted, Tenant: sc.tenant, VerifiedBy: by}
+}
+
+func (v *Verifier) reject(reason string) Result {
+	return Result{Verdict: Rejected, Reason: reason, Reply: v.refusal}
+}
+
+// authenticate returns the credential that proved r, or the reason why none did.
+func (v *Verifier) authenticate(r *provider.Request, now time.Time, sc *scratch) (by, reason string) {
+	for i := range v.require {
+		if reason := v.require[i].check(r); reason != "" {
+			return "", reason
+		}
+	}
+	switch v.kind {
+	case primNone:
+		return "none", v.checkMerchants(r, sc)
+	case primToken:
+		by, reason = v.checkToken(r, sc)
+	case primBasic:
+		by, reason = v.checkBasic(r, sc)
+	case primStandard:
+		return v.checkStandard(r, now, sc)
+	default:
+		if v.s.Each != "" {
+			return v.checkItems(r, now, sc)
+		}
+		return v.checkSigned(r, now, sc)
+	}
+	if reason != "" {
+		return "", reason
+	}
+	return by, v.checkMerchants(r, sc)
+}
+
+// checkSigned is every scheme that signs bytes: read the signature, rebuild the bytes,
+// compare, and only then look at clock, syntax and merchant, so that each reason is true.
+func (v *Verifier) checkSigned(r *provider.Request, now time.Time, sc *scratch) (by, reason string) {
+	if reason := v.readSignature(r, sc); reason != "" {
+		if v.legacy != nil && reason == SignatureMissing {
+			return v.legacy.checkLegacy(r, now, sc, v.sig.headers)
+		}
+		return "", reason
+	}
+	if reason := v.readTimestamp(r, sc); reason != "" {
+		return "", reason
+	}
+	k, reason := v.match(r, sc)
+	if reason != "" {
+		return "", reason
+	}
+	if v.ts != nil && v.tolerance > 0 {
+		if reason := v.ts.check(sc.ts, now, v.tolerance); reason != "" {
+			return "", reason
+		}
+	}
+	if reason := v.checkSyntax(sc); reason != "" {
+		return "", reason
+	}
+	if reason := v.checkMerchants(r, sc); reason != "" {
+		return "", reason
+	}
+	return k.by, ""
+}
+
+// match tries every spelling of the signed bytes against every key.
+func (v *Verifier) match(r *provider.Request, sc *scratch) (*key, string) {
+	for n := 0; n < v.variants; n++ {
+		reason := v.message(r, sc, n)
+		if reason == skipVariant {
+			continue
+		}
+		if reason != "" {
+			return nil, reason
+		}
+		if k := v.check(sc); k != nil {
+			return k, ""
+		}
+	}
+	return nil, SignatureMismatch
+}
+
+// checkLegacy is asked only where none of the current headers is sent at all: a present
+// one that fails is never forgiven by an older one.
+func (v *Verifier) checkLegacy(r *provider.Request, now time.Time, sc *scratch, current []string) (by, reason string) {
+	for _, h := range current {
+		if _, n := r.Header.Get(h); n > 0 {
+			return "", SignatureMissing
+		}
+	}
+	return v.checkSigned(r, now, sc)
+}
