@@ -1,0 +1,384 @@
+package archive
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// CheckResult is what Check found.
+type CheckResult struct {
+	Stat   Stat
+	Damage []string // one line each: file, place, what is wrong
+	Notes  []string // worth knowing, nothing is lost
+}
+
+// Sound says whether no damage was found.
+func (r *CheckResult) Sound() bool { return len(r.Damage) == 0 }
+
+// Stat counts what is in an archive.
+type Stat struct {
+	Segments, Deliveries, Outcomes, Markers uint64
+	QuarantineSegments, Rejected            uint64
+	Bytes, QuarantineBytes                  int64
+	FirstSeq, LastSeq                       uint64
+	Oldest, Newest                          time.Time // of deliveries
+}
+
+// Check reads every record of the archive in dir and says on w, one line each, what is
+// damaged. It takes no lock and changes nothing: it works beside a running gateway and
+// on a copy. An error means that it could not look.
+func Check(dir string, w io.Writer) (CheckResult, error) {
+	res, err := check(OS(), dir)
+	if err != nil {
+		return res, fmt.Errorf("check archive %s: %w", dir, err)
+	}
+	for _, d := range res.Damage {
+		if _, err := fmt.Fprintln(w, "damage:", d); err != nil {
+			return res, err
+		}
+	}
+	for _, n := range res.Notes {
+		if _, err := fmt.Fprintln(w, "note:", n); err != nil {
+			return res, err
+		}
+	}
+	_, err = fmt.Fprintf(w, "%d segments, %d deliveries, %d outcomes, %d markers, %d rejected; %d damaged\n",
+		res.Stat.Segments, res.Stat.Deliveries, res.Stat.Outcomes, res.Stat.Markers, res.Stat.Rejected, len(res.Damage))
+	return res, err
+}
+
+// ReadStat counts what is in the archive in dir, beside a running gateway or on a copy.
+func ReadStat(dir string) (Stat, error) {
+	res, err := check(OS(), dir)
+	if err != nil {
+		return Stat{}, fmt.Errorf("read archive %s: %w", dir, err)
+	}
+	return res.Stat, nil
+}
+
+// Walk gives every readable record of the archive in dir to f, in order, until f
+// returns an error; damaged ones as Record.Corrupt. Like Check it only looks, and it
+// goes as far as the newest segment is known to be synced.
+func Walk(dir string, rejected bool, f func(Record) error) error {
+	kind := uint8(logMain)
+	if rejected {
+		kind = logQuarantine
+	}
+	r, err := lookAt(OS(), dir, kind)
+	if err != nil {
+		return fmt.Errorf("read archive %s: %w", dir, err)
+	}
+	for i, seg := range r.segs {
+		last := seg.head.first
+		if i+1 < len(r.segs) {
+			last = r.segs[i+1].head.first - 1
+		}
+		if err := walkSegment(seg, i+1 == len(r.segs), last, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func walkSegment(seg *segment, newest bool, last uint64, f func(Record) error) error {
+	file, err := seg.acquire()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // retention was faster
+	}
+	if err != nil {
+		return err
+	}
+	defer seg.release()
+	if newest {
+		seg.end.Store(scanTail(file, seg, nil).synced)
+	}
+	j := &journal{o: journalOptions{Kind: seg.head.log}}
+	sc := seg.scan(file, segmentHead)
+	sc.salvage = true
+	var dec payloadReader
+	for {
+		it, err := sc.next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		var rec Record
+		switch {
+		case !it.isFrame():
+			e := &CorruptError{Segment: seg.name, SegmentNo: seg.head.tag.number, Offset: it.region.off, Size: it.region.size,
+				FirstSeq: max(sc.seq+1, seg.lowest()), LastSeq: max(last, sc.seq+1), Reason: it.region.why}
+			if fr, why, err := sc.frameAt(sc.off); err == nil && why == "" {
+				e.LastSeq = fr.seq - 1
+			}
+			rec = Record{Seq: e.LastSeq, Corrupt: e}
+		case !it.frame.typ.record():
+			continue
+		default:
+			if rec, err = dec.record(it.frame); err != nil {
+				rec = Record{Seq: it.frame.seq, Corrupt: fmt.Errorf("%w: seq=%d: %w", ErrCorrupt, it.frame.seq, err)}
+			}
+			j.mark(&rec)
+		}
+		if err := f(rec); err != nil {
+			return err
+		}
+	}
+}
+
+// errLookOnly is what a check gets for every change.
+var errLookOnly = errors.New("a check changes nothing")
+
+// lookFS lets nothing be changed.
+type lookFS struct{ FS }
+
+func (lookFS) Create(string) (File, error) { return nil, errLookOnly }
+func (l lookFS) Open(name string, write bool) (File, error) {
+	if write {
+		return nil, errLookOnly
+	}
+	return l.FS.Open(name, false)
+}
+func (lookFS) Rename(string, string) error { return errLookOnly }
+func (lookFS) Remove(string) error         { return errLookOnly }
+func (lookFS) MkdirAll(string) error       { return errLookOnly }
+func (lookFS) SyncDir(string) error        { return errLookOnly }
+
+func (lookFS) Lock(string) (io.Closer, error) { return nil, errLookOnly }
+
+// lookAt reads the headers of a log. Beside a running gateway segments come and go: the
+// note of the newest is read before the list, that of the oldest after it.
+func lookAt(disk FS, dir string, kind uint8) (*recovery, error) {
+	disk = lookFS{disk}
+	name := segmentsDir
+	if kind == logQuarantine {
+		name = quarantineDir
+	}
+	r := &recovery{fs: disk, dir: filepath.Join(dir, name), kind: kind, log: zap.NewNop(), look: true}
+	before, _, err := loadState(disk, dir, r.log)
+	if err != nil {
+		return nil, err
+	}
+	r.archive = before.uint(keyArchiveID)
+	r.head = before.note(keyHead + strconv.Itoa(int(kind)))
+	names, err := disk.List(r.dir)
+	if err != nil {
+		return nil, err
+	}
+	after, _, err := loadState(disk, dir, r.log)
+	if err != nil {
+		return nil, err
+	}
+	r.floor = after.uint(keyFloor + strconv.Itoa(int(kind)))
+	if err := r.readHeaders(names); err != nil {
+		return nil, err
+	}
+	r.chain()
+	r.bounds()
+	return r, nil
+}
+
+func check(disk FS, dir string) (CheckResult, error) {
+	var res CheckResult
+	if _, err := disk.List(filepath.Join(dir, segmentsDir)); err != nil {
+		return res, fmt.Errorf("it is no archive: %w", err)
+	}
+	_, found, err := loadState(lookFS{disk}, dir, zap.NewNop())
+	if err == nil && len(found) > 0 { // it may have been written at that moment
+		_, found, err = loadState(lookFS{disk}, dir, zap.NewNop())
+	}
+	if err != nil {
+		return res, err
+	}
+	res.add("", found)
+	for _, kind := range []uint8{logMain, logQuarantine} {
+		r, err := lookAt(disk, dir, kind)
+		if err == nil && len(r.findings) > 0 { // a segment may have come or gone at that moment
+			time.Sleep(50 * time.Millisecond)
+			r, err = lookAt(disk, dir, kind)
+		}
+		if err != nil {
+			return res, err
+		}
+		for i, seg := range r.segs {
+			var next *segment
+			if i+1 < len(r.segs) {
+				next = r.segs[i+1]
+			}
+			checkSegment(r, seg, next, &res.Stat)
+		}
+		res.add(filepath.Base(r.dir)+"/", r.findings)
+	}
+	return res, nil
+}
+
+func (r *CheckResult) add(prefix string, found []finding) {
+	sort.SliceStable(found, func(a, b int) bool { return found[a].file < found[b].file })
+	for _, f := range found {
+		if f.damage {
+			r.Damage = append(r.Damage, prefix+f.file+" "+f.text)
+		} else {
+			r.Notes = append(r.Notes, prefix+f.file+" "+f.text)
+		}
+	}
+}
+
+// segmentCheck is what one look at a segment gave.
+type segmentCheck struct {
+	stat  Stat
+	found []finding
+	gone  bool
+}
+
+// checkSegment reads every record of a segment. What looks damaged is looked at again:
+// the file may have been written, or given to another segment, while it was read.
+func checkSegment(r *recovery, seg, next *segment, stat *Stat) {
+	c := lookSegment(seg, next)
+	if len(c.found) > 0 {
+		time.Sleep(50 * time.Millisecond)
+		c = lookSegment(seg, next)
+	}
+	if c.gone {
+		r.note(seg.name, "was removed while the check ran")
+		return
+	}
+	r.findings = append(r.findings, c.found...)
+	stat.add(&c.stat)
+}
+
+func lookSegment(seg, next *segment) (c segmentCheck) {
+	damage := func(format string, args ...any) {
+		c.found = append(c.found, finding{file: seg.name, text: fmt.Sprintf(format, args...), damage: true})
+	}
+	f, err := seg.fs.Open(seg.path, false)
+	if errors.Is(err, fs.ErrNotExist) {
+		c.gone = true
+		return c
+	}
+	if err != nil {
+		damage("cannot be opened: %v", err)
+		return c
+	}
+	defer f.Close()
+	if h, err := readHeader(f); err == nil && h.tag != seg.head.tag {
+		c.gone = true
+		return c
+	}
+	size, err := f.Size()
+	if err != nil {
+		damage("cannot be read: %v", err)
+		return c
+	}
+	seg.size.Store(size)
+	if next == nil {
+		t := scanTail(f, seg, nil)
+		seg.end.Store(t.synced)
+		if t.seal != nil {
+			seg.end.Store(t.seal.off)
+		}
+	}
+	c.scan(seg, next, f, damage)
+	return c
+}
+
+func (c *segmentCheck) scan(seg, next *segment, f File, damage func(string, ...any)) {
+	sc := seg.scan(f, segmentHead)
+	sc.salvage = true
+	var digest uint32
+	var dec payloadReader
+	c.stat.segment(seg)
+	for {
+		it, err := sc.next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			damage("cannot be read to its end: %v", err)
+			return
+		}
+		if !it.isFrame() {
+			damage("%d bytes at offset %d, after seq=%d, are damaged: %s", it.region.size, it.region.off, sc.seq, it.region.why)
+			continue
+		}
+		if !it.frame.typ.record() {
+			continue
+		}
+		if head, err := sc.window(it.frame.off, frameHead); err == nil {
+			digest = digestFrame(digest, head)
+		}
+		rec, err := dec.record(it.frame)
+		if err != nil {
+			damage("record seq=%d at offset %d: %v", it.frame.seq, it.frame.off, err)
+			continue
+		}
+		c.stat.count(&rec)
+	}
+	if next != nil && next.head.archive != 0 && next.head.pred.number == seg.head.tag.number && len(c.found) == 0 && digest != next.head.pred.digest {
+		damage("its records are not those that were written: digest %08x, its successor says %08x", digest, next.head.pred.digest)
+	}
+}
+
+func (s *Stat) segment(seg *segment) {
+	if seg.head.log == logQuarantine {
+		s.QuarantineSegments++
+		s.QuarantineBytes += seg.size.Load()
+		return
+	}
+	s.Segments++
+	s.Bytes += seg.size.Load()
+}
+
+func (s *Stat) count(rec *Record) {
+	switch d := rec.Delivery; {
+	case d != nil && d.Verdict == Rejected:
+		s.Rejected++
+	case d != nil:
+		s.Deliveries++
+		if s.Oldest.IsZero() || d.ReceivedAt.Before(s.Oldest) {
+			s.Oldest = d.ReceivedAt
+		}
+		if d.ReceivedAt.After(s.Newest) {
+			s.Newest = d.ReceivedAt
+		}
+	case rec.Outcome != nil:
+		s.Outcomes++
+	case rec.Marker != nil:
+		s.Markers++
+	}
+	if rec.Delivery == nil || rec.Delivery.Verdict != Rejected {
+		if s.FirstSeq == 0 {
+			s.FirstSeq = rec.Seq
+		}
+		s.LastSeq = max(s.LastSeq, rec.Seq)
+	}
+}
+
+func (s *Stat) add(o *Stat) {
+	s.Segments += o.Segments
+	s.Deliveries += o.Deliveries
+	s.Outcomes += o.Outcomes
+	s.Markers += o.Markers
+	s.QuarantineSegments += o.QuarantineSegments
+	s.Rejected += o.Rejected
+	s.Bytes += o.Bytes
+	s.QuarantineBytes += o.QuarantineBytes
+	if s.FirstSeq == 0 {
+		s.FirstSeq = o.FirstSeq
+	}
+	s.LastSeq = max(s.LastSeq, o.LastSeq)
+	if s.Oldest.IsZero() || !o.Oldest.IsZero() && o.Oldest.Before(s.Oldest) {
+		s.Oldest = o.Oldest
+	}
+	if o.Newest.After(s.Newest) {
+		s.Newest = o.Newest
+	}
+}

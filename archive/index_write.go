@@ -1,0 +1,454 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"go.uber.org/zap"
+)
+
+const (
+	// maxHeldBodies bounds the bodies that wait for the end of a batch because their
+	// outcome, which makes reading them superfluous, is usually in the same batch.
+	maxHeldBodies = 32 << 20
+	// maxCached bounds the entries kept for outcomes that come in a later batch.
+	maxCached = 8192
+	// sweepStep is how many forgotten rows are deleted between two batches.
+	sweepStep = 512
+)
+
+// change is one record on its way into the index, without what the index does not want.
+type change struct {
+	log     int
+	seq     uint64
+	entry   *entry    // of a delivery
+	body    *Delivery // to be read by the extractor if no outcome comes
+	outcome *Outcome
+}
+
+// follow applies records until ctx ends or next fails, and returns why. Two of them run
+// at a time, one per log; deliveries with verdict rejected are of the quarantine.
+func (x *index) follow(ctx context.Context, next func(ctx context.Context) (Record, error)) error {
+	for {
+		rec, err := next(ctx)
+		if err != nil {
+			return err
+		}
+		select {
+		case x.in <- x.change(rec):
+		case <-x.brokenC:
+			return fmt.Errorf("%w: %w", ErrIndex, *x.broken.Load())
+		case <-x.done:
+			return fmt.Errorf("%w: closed", ErrIndex)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (x *index) change(rec Record) change {
+	c := change{seq: rec.Seq &^ QuarantineBit, outcome: rec.Outcome}
+	if rec.Seq&QuarantineBit != 0 {
+		c.log = 1
+	}
+	if rec.Outcome != nil && rec.Outcome.Seq == 0 {
+		rec.Outcome.Seq = rec.Seq
+	}
+	d := rec.Delivery
+	if d == nil {
+		return c
+	}
+	if d.Seq == 0 {
+		d.Seq = rec.Seq
+	}
+	c.entry = newEntry(d)
+	c.log, c.seq = c.entry.ref.log(), c.entry.ref.seq()
+	if d.Verdict == Challenge || x.o.Extract == nil {
+		return c
+	}
+	size := int64(len(d.Body) + len(d.Header) + len(d.Target))
+	if x.held.Add(size) <= maxHeldBodies {
+		c.body = d
+		return c
+	}
+	x.held.Add(-size)
+	x.guess(c.entry, d)
+	return c
+}
+
+// guess lets the extractor read a delivery. Its panic must not end the process at each
+// start anew: the delivery stays without fields.
+func (x *index) guess(e *entry, d *Delivery) {
+	defer func() {
+		if p := recover(); p != nil {
+			x.metrics.extractPanics.Inc()
+			x.log.Error("BUG: extractor panicked", zap.String("delivery", d.ID), zap.Any("panic", p))
+		}
+	}()
+	if f, ok := x.o.Extract(d); ok {
+		e.setItem(0, f, true)
+	}
+}
+
+// state is the newest outcome of one event at one sink.
+type state struct {
+	seq  uint64
+	sink string
+	item int
+	kind OutcomeKind
+	of   string
+}
+
+// live is an entry in memory: being changed, or kept for the outcome that will come.
+type live struct {
+	e      *entry
+	keys   []valueKey // as they are in Pebble
+	states []state
+	body   *Delivery
+	dirty  bool
+}
+
+// writer is the one goroutine that changes the index.
+type writer struct {
+	x       *index
+	batch   *pebble.Batch
+	changes int
+	applied [2]uint64
+	young   map[ref]*live // this generation and the one before it: a cache in two halves
+	old     map[ref]*live
+	dirty   []*live
+	orphans map[ref][]*Outcome // outcomes in this batch whose delivery is not there (yet)
+	swept   [2]ref             // rows below are deleted
+	cleared [2]uint64          // floors whose range is deleted
+	unsaved bool               // something since the last flush to disk
+	buf     []byte
+}
+
+func (x *index) write() {
+	defer close(x.done)
+	w := &writer{x: x, batch: x.db.NewBatch(), young: map[ref]*live{}, orphans: map[ref][]*Outcome{}}
+	w.applied = [2]uint64{x.position(0), x.position(1)}
+	if err := w.run(); err != nil {
+		x.fail(err)
+	}
+}
+
+func (w *writer) run() error {
+	flush := time.NewTicker(indexFlushEvery)
+	defer flush.Stop()
+	due := time.NewTimer(w.x.o.batchDelay)
+	defer due.Stop()
+	for {
+		select {
+		case c := <-w.x.in:
+			if w.changes == 0 {
+				due.Reset(w.x.o.batchDelay)
+			}
+			if err := w.apply(c); err != nil {
+				return err
+			}
+			if w.changes < w.x.o.batchChanges {
+				continue
+			}
+		case <-due.C:
+			due.Reset(w.x.o.batchDelay)
+		case <-flush.C:
+			if err := w.save(); err != nil {
+				return err
+			}
+			continue
+		case <-w.x.brokenC:
+			return nil
+		case <-w.x.stop:
+			return w.drain()
+		}
+		// Sweeping begins with an empty batch, so that what it reads is all there is.
+		if err := errors.Join(w.commit(), w.sweep(), w.commit()); err != nil {
+			return err
+		}
+	}
+}
+
+// drain applies what followers handed over before they ended.
+func (w *writer) drain() error {
+	for {
+		select {
+		case c := <-w.x.in:
+			if err := w.apply(c); err != nil {
+				return err
+			}
+		default:
+			return w.commit()
+		}
+	}
+}
+
+// save writes memory to disk, so that a kill on a quiet system costs little.
+func (w *writer) save() error {
+	if !w.unsaved {
+		return nil
+	}
+	w.unsaved = false
+	if _, err := w.x.db.AsyncFlush(); err != nil {
+		return fmt.Errorf("flush index: %w", err)
+	}
+	return nil
+}
+
+// apply takes one record into the batch. A record at or below the position was applied
+// already (a follower that began again) and changes nothing.
+func (w *writer) apply(c change) error {
+	if c.seq <= w.applied[c.log] {
+		w.release(c.body)
+		return nil
+	}
+	w.applied[c.log] = c.seq
+	w.changes++
+	switch {
+	case c.entry != nil:
+		return w.delivery(c)
+	case c.outcome != nil:
+		return w.outcome(c.outcome)
+	}
+	return nil
+}
+
+func (w *writer) release(d *Delivery) {
+	if d != nil {
+		w.x.held.Add(-int64(len(d.Body) + len(d.Header) + len(d.Target)))
+	}
+}
+
+func (w *writer) gone(r ref) bool { return r.seq() < w.x.floor[r.log()].Load() }
+
+func (w *writer) delivery(c change) error {
+	r := c.entry.ref
+	if w.gone(r) {
+		w.release(c.body)
+		return nil
+	}
+	l := &live{e: c.entry, body: c.body}
+	if r.log() == 1 {
+		// The two logs are followed independently: outcomes of a released delivery may
+		// have come before it.
+		if err := w.load(l, r); err != nil {
+			return err
+		}
+		for _, o := range w.orphans[r] {
+			l.outcome(o)
+		}
+	}
+	l.settle()
+	w.young[r] = l
+	w.touch(l)
+	return nil
+}
+
+func (w *writer) touch(l *live) {
+	if !l.dirty {
+		l.dirty = true
+		w.dirty = append(w.dirty, l)
+	}
+}
+
+func (w *writer) outcome(o *Outcome) error {
+	r := makeRef(0, o.Delivery)
+	if w.gone(r) {
+		return nil
+	}
+	w.x.metrics.outcomes.Inc()
+	w.buf = outcomeKey(w.buf, r, o.Seq)
+	value := appendOutcome(nil, o)
+	if r.log() == 1 {
+		value = appendItem(value, &item{n: o.Item, f: clipFields(o.Fields)})
+	}
+	if err := w.batch.Set(w.buf, value, nil); err != nil {
+		return fmt.Errorf("index outcome seq=%d: %w", o.Seq, err)
+	}
+	l, err := w.find(r)
+	if err != nil {
+		return err
+	}
+	id := ""
+	if l != nil && r.log() == 0 {
+		id = l.e.row.ID // of a released one it is looked up when asked: its row may come later
+	}
+	if proves(o) {
+		w.x.seen.add(o.Identity)
+		if err := w.batch.Set(evidenceKey(nil, o.Identity), appendEvidence(nil, r, o, id), nil); err != nil {
+			return fmt.Errorf("index evidence of outcome seq=%d: %w", o.Seq, err)
+		}
+	}
+	if l == nil {
+		w.orphans[r] = append(w.orphans[r], o)
+		return nil
+	}
+	if l.outcome(o) {
+		l.settle()
+		w.touch(l)
+	}
+	return nil
+}
+
+// outcome takes over what an outcome says, and whether it says anything about the row:
+// publishing again (a replay) does not.
+func (l *live) outcome(o *Outcome) bool {
+	if o.Replay != "" {
+		return false
+	}
+	l.set(state{seq: o.Seq, sink: o.Sink, item: o.Item, kind: o.Kind, of: o.Of})
+	l.e.setItem(o.Item, o.Fields, false)
+	return true
+}
+
+func (l *live) set(s state) {
+	for i := range l.states {
+		if l.states[i].item == s.item && l.states[i].sink == s.sink {
+			if s.seq >= l.states[i].seq {
+				l.states[i] = s
+			}
+			return
+		}
+	}
+	l.states = append(l.states, s)
+}
+
+// settle derives from the states what the row shows.
+func (l *live) settle() {
+	l.e.kinds, l.e.row.DuplicateOf = 0, ""
+	first := -1
+	for i := range l.states {
+		s := &l.states[i]
+		l.e.kinds |= 1 << s.kind
+		if s.kind == Duplicate && (first < 0 || s.item < l.states[first].item) {
+			first = i
+		}
+	}
+	if first >= 0 {
+		l.e.row.DuplicateOf = l.states[first].of
+	}
+}
+
+// find gives the entry of a delivery, nil when the index has none.
+func (w *writer) find(r ref) (*live, error) {
+	if l := w.young[r]; l != nil {
+		return l, nil
+	}
+	if l := w.old[r]; l != nil {
+		w.young[r] = l
+		return l, nil
+	}
+	e, err := readEntry(w.x.db, r)
+	if err != nil || e == nil {
+		return nil, err
+	}
+	l := &live{e: e, keys: valueKeys(e)}
+	if err := w.load(l, r); err != nil {
+		return nil, err
+	}
+	w.young[r] = l
+	return l, nil
+}
+
+// load reads the states of a delivery out of the outcomes that are committed.
+func (w *writer) load(l *live, r ref) error {
+	return eachOutcome(w.x.db, r, func(o *Outcome) { l.outcome(o) })
+}
+
+// commit makes the batch visible: rows, the values that changed, and the position.
+func (w *writer) commit() error {
+	if w.changes == 0 && w.batch.Empty() {
+		return nil
+	}
+	x := w.x
+	watched := x.subs.watched()
+	var rows []TailRow
+	for _, l := range w.dirty {
+		if err := w.put(l); err != nil {
+			return err
+		}
+		if watched {
+			rows = append(rows, TailRow{Row: l.e.public(), kinds: l.e.kinds, items: append([]item(nil), l.e.items...)})
+		}
+	}
+	for log, seq := range w.applied {
+		if err := w.batch.Set(posKey(log), uintValue(seq), nil); err != nil {
+			return fmt.Errorf("index position of log %d: %w", log, err)
+		}
+	}
+	if err := w.batch.Commit(pebble.NoSync); err != nil {
+		return fmt.Errorf("commit index batch at seq=%d: %w", w.applied[0], err)
+	}
+	x.metrics.batches.Inc()
+	x.metrics.rows.Add(float64(len(w.dirty)))
+	w.batch.Reset()
+	w.changes, w.dirty, w.unsaved = 0, w.dirty[:0], true
+	clear(w.orphans)
+	if len(w.young) > maxCached {
+		w.old, w.young = w.young, map[ref]*live{}
+	}
+	if watched {
+		x.subs.send(rows)
+	}
+	// Last: who sees a position finds its rows, and the tail has had them.
+	for log, seq := range w.applied {
+		x.pos[log].Store(seq)
+	}
+	return nil
+}
+
+// put writes one row and what changed among its searchable values.
+func (w *writer) put(l *live) error {
+	if l.body != nil {
+		if !l.e.knows() {
+			w.x.guess(l.e, l.body)
+		}
+		w.release(l.body)
+		l.body = nil
+	}
+	l.dirty = false
+	e := l.e
+	o := makeOrder(e.row.ReceivedAt, e.ref)
+	keys := valueKeys(e)
+	var err error
+	set := func(key, value []byte) {
+		if err == nil {
+			err = w.batch.Set(key, value, nil)
+		}
+	}
+	if l.keys == nil {
+		w.buf = seqKey(w.buf, e.ref)
+		set(w.buf, uintValue(uint64(nanos(e.row.ReceivedAt))))
+	}
+	for _, k := range keys {
+		if !hasKey(l.keys, k) {
+			w.buf = k.key(w.buf, o)
+			set(w.buf, nil)
+		}
+	}
+	for _, k := range l.keys {
+		if err == nil && !hasKey(keys, k) {
+			w.buf = k.key(w.buf, o)
+			err = w.batch.Delete(w.buf, nil)
+		}
+	}
+	l.keys = keys
+	w.buf = rowKey(w.buf, o)
+	set(w.buf, appendEntry(nil, e))
+	if err != nil {
+		return fmt.Errorf("index delivery %s: %w", e.row.ID, err)
+	}
+	return nil
+}
+
+func hasKey(keys []valueKey, k valueKey) bool {
+	for _, have := range keys {
+		if have == k {
+			return true
+		}
+	}
+	return false
+}

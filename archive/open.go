@@ -1,0 +1,310 @@
+package archive
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+const (
+	segmentsDir   = "segments"
+	quarantineDir = "quarantine"
+	indexDir      = "index"
+	lockName      = "LOCK"
+
+	// The archive's own keys in the state. %d is the log.
+	keyArchiveID = "archive/id"
+	keyFloor     = "archive/floor/"
+	keyHead      = "archive/head/"
+
+	// quarantineLinger is how old a refused delivery may be before it is synced. Lists show
+	// it only then, and they have to follow within a second.
+	quarantineLinger   = 400 * time.Millisecond
+	quarantineBatch    = 1 << 20
+	quarantineInFlight = 32 << 20
+	// quarantineSegments is how many segments the quarantine's budget has at least:
+	// what goes at once is one of them.
+	quarantineSegments    = 8
+	maxQuarantineSegments = 16 << 20
+	// quarantineJump is how many seqs are left out when the quarantine opens. Ids are
+	// given before anything is written; this is more than a node can refuse in the
+	// second that a crash may cost.
+	quarantineJump = 1 << 20
+)
+
+// Open opens the archive in dir, creating it, and recovers what an earlier life left.
+// Damage is logged, counted and listed by Damage; it is no error. Open fails when the
+// directory is held by another process (ErrLocked), cannot be read, or was written by
+// a newer version. A disk that cannot be written is no error either: then the archive
+// answers ErrUnavailable until it can.
+func Open(dir string, o Options) (*Archive, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	a := &Archive{dir: dir, o: o, zap: o.Logger, epochs: new(epochTable),
+		later: make(chan func(), 256), quit: make(chan struct{})}
+	if o.Keep != nil {
+		a.SetKeep(o.Keep)
+	}
+	if err := a.prepare(); err != nil {
+		return nil, err
+	}
+	if err := a.recoverAll(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open archive %s: %w", dir, err), a.lock.Close())
+	}
+	a.met = newMetrics(o.Registerer, a)
+	a.log.met, a.quarantine.log.met = a.met.log[0], a.met.log[1]
+	a.logFindings()
+	a.start()
+	if err := a.openIndex(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open archive %s: %w", dir, err), a.Close())
+	}
+	return a, nil
+}
+
+// prepare makes the directories and takes the lock.
+func (a *Archive) prepare() error {
+	for _, d := range []string{a.dir, filepath.Join(a.dir, segmentsDir), filepath.Join(a.dir, quarantineDir)} {
+		if err := a.o.FS.MkdirAll(d); err != nil {
+			return fmt.Errorf("make archive directory: %w", err)
+		}
+	}
+	lock, err := a.o.FS.Lock(filepath.Join(a.dir, lockName))
+	if err != nil {
+		return fmt.Errorf("lock archive: %w", err)
+	}
+	a.lock = lock
+	return nil
+}
+
+func (a *Archive) recoverAll() error {
+	state, found, err := loadState(a.o.FS, a.dir, a.zap)
+	if err != nil {
+		return err
+	}
+	a.state, a.findings = state, found
+	id := state.uint(keyArchiveID)
+	main := &recovery{kind: logMain, dir: filepath.Join(a.dir, segmentsDir), archive: id, perSegment: perSegment(a.o.SegmentBytes)}
+	if err := a.recoverLog(main); err != nil {
+		return err
+	}
+	quar := &recovery{kind: logQuarantine, dir: filepath.Join(a.dir, quarantineDir), archive: main.archive,
+		perSegment: perSegment(maxQuarantineSegments)}
+	sampled := newSampler(a.o.Quarantine.Size, a.o.Now)
+	quar.markers = sampled.restore
+	if err := a.recoverLog(quar); err != nil {
+		return err
+	}
+	if id = quar.archive; id == 0 {
+		id = max(rand.Uint64(), 1)
+	}
+	a.state.archive = id
+	// Also makes the file new, so that nothing is appended behind a torn tail.
+	if err := a.state.Commit(Change{Key: keyArchiveID, Value: binary.LittleEndian.AppendUint64(nil, id)}); err != nil {
+		a.zap.Error("cursors cannot be written; trying again with the next commit", zap.Error(err))
+	}
+	a.log = a.newJournal(main, id)
+	a.quarantine = &quarantine{log: a.newJournal(quar, id), sampler: sampled}
+	a.quarantine.restoreOlder()
+	sampled.repeatAll()
+	return nil
+}
+
+// perSegment is how many seqs a segment of that size can hold at most.
+func perSegment(bytes int64) uint64 { return uint64(bytes/frameHead) + 1 }
+
+func (a *Archive) recoverLog(r *recovery) error {
+	kind := strconv.Itoa(int(r.kind))
+	r.fs, r.log = a.o.FS, a.zap
+	r.floor = a.state.uint(keyFloor + kind)
+	r.head = a.state.note(keyHead + kind)
+	if err := r.run(); err != nil {
+		return err
+	}
+	for _, f := range r.findings {
+		f.file = filepath.Base(r.dir) + "/" + f.file
+		a.findings = append(a.findings, f)
+	}
+	return nil
+}
+
+// uint reads a note of the archive's own.
+func (s *State) uint(key string) uint64 {
+	if v, ok := s.Get(key); ok && len(v) == 8 {
+		return binary.LittleEndian.Uint64(v)
+	}
+	return 0
+}
+
+func (s *State) note(key string) segmentNote {
+	if v, ok := s.Get(key); ok && len(v) == 16 {
+		return segmentNote{number: binary.LittleEndian.Uint64(v), first: binary.LittleEndian.Uint64(v[8:])}
+	}
+	return segmentNote{}
+}
+
+func (a *Archive) newJournal(r *recovery, id uint64) *journal {
+	o := journalOptions{FS: a.o.FS, Kind: r.kind, Archive: id, SegmentBytes: a.o.SegmentBytes, MaxInFlight: a.o.MaxInFlight,
+		Now: a.o.Now, Logger: a.zap, Epochs: a.epochs, Later: a.runLater, Begun: a.noteHead(r.kind)}
+	next := r.lastSeq + 1
+	if r.kind == logQuarantine {
+		o.SegmentBytes = min(o.SegmentBytes, maxQuarantineSegments, max(a.o.Quarantine.Size/quarantineSegments, minSegmentBytes))
+		o.MaxInFlight = min(o.MaxInFlight, quarantineInFlight)
+		o.Linger, o.LingerBytes = quarantineLinger, quarantineBatch
+		if len(r.segs) > 0 || r.lastSeq > 0 {
+			next += quarantineJump
+		}
+	}
+	j := &journal{dir: r.dir, o: o, log: a.zap, epochs: a.epochs, nextSeq: next, segs: r.segs,
+		plan: r.newPlan(next), carry: r.carry, unsealed: r.unsealed, recovered: r.lastSeq, kick: make(chan struct{}, 1), stopped: make(chan struct{}), stop: make(chan struct{}),
+		readers: make(map[*Reader]struct{})}
+	j.spares.names, j.spares.next = r.spares.names, r.spares.next
+	if len(r.carry) == 0 {
+		j.nextSeq++ // the plan's first
+	}
+	j.synced.Store(r.lastRecord())
+	j.carrying.Store(len(r.carry) > 0)
+	if len(r.segs) > 0 {
+		j.floor = r.segs[0].head.tag.number
+	}
+	for _, s := range r.segs {
+		j.bytes.Add(s.size.Load())
+	}
+	return j
+}
+
+// noteHead gives a function that notes the newest segment, so that its loss is seen.
+func (a *Archive) noteHead(kind uint8) func(number, first uint64) {
+	return func(number, first uint64) {
+		if kind == logQuarantine {
+			a.quarantine.sampler.repeatAll()
+		}
+		v := binary.LittleEndian.AppendUint64(nil, number)
+		v = binary.LittleEndian.AppendUint64(v, first)
+		if err := a.state.Commit(Change{Key: keyHead + strconv.Itoa(int(kind)), Value: v}); err != nil && !errors.Is(err, ErrClosed) {
+			a.zap.Warn("newest segment is not noted", zap.Uint64("number", number), zap.Error(err))
+		}
+		a.retain()
+	}
+}
+
+func (a *Archive) logFindings() {
+	for _, f := range a.findings {
+		if !f.damage {
+			a.zap.Warn("recovery", zap.String("file", f.file), zap.String("finding", f.text))
+			continue
+		}
+		a.zap.Error("archive is damaged", zap.String("file", f.file), zap.String("damage", f.text))
+		a.met.log[0].corrupt.Inc()
+	}
+}
+
+// Damage lists what Open found damaged or missing, one line each.
+func (a *Archive) Damage() []string {
+	var lines []string
+	for _, f := range a.findings {
+		if f.damage {
+			lines = append(lines, f.file+" "+f.text)
+		}
+	}
+	return lines
+}
+
+// start begins the first segments and everything that runs beside.
+func (a *Archive) start() {
+	a.workers.Add(3)
+	go a.background()
+	go a.watch()
+	go a.measureDisk()
+	for _, j := range []*journal{a.log, a.quarantine.log} {
+		if err := j.roll(j.plan.tag, j.plan.first); err != nil {
+			// The committer goes on trying.
+			a.zap.Error("archive cannot begin a segment; deliveries are refused until it can", zap.Error(err))
+			j.mu.Lock()
+			j.broken = fmt.Errorf("%w: %w", ErrUnavailable, err)
+			j.nextSegment()
+			j.mu.Unlock()
+		}
+		go j.commitLoop()
+	}
+}
+
+// openIndex opens the index and lets it follow both logs.
+func (a *Archive) openIndex() error {
+	if a.o.NoIndex {
+		return nil
+	}
+	x, err := openIndex(filepath.Join(a.dir, indexDir), indexOptions{
+		Logger: a.zap, Extract: a.o.Extract, Registerer: a.o.Registerer, Tip: a.Synced,
+		Last: [2]uint64{a.log.recovered, a.quarantine.log.recovered},
+	})
+	if err != nil {
+		return err
+	}
+	a.index = x
+	// Ready is an index that has what was there at the start; plus one, because an empty
+	// log's 0 is a goal too.
+	x.readyAt.Store(a.Synced() + 1)
+	x.forget(logMain, a.log.first())
+	x.forget(logQuarantine, a.quarantine.log.first())
+	ctx, cancel := context.WithCancel(context.Background())
+	a.unfollow = cancel
+	for kind, j := range []*journal{a.log, a.quarantine.log} {
+		a.follow.Add(1)
+		go a.followLog(ctx, j, kind)
+	}
+	return nil
+}
+
+func (a *Archive) followLog(ctx context.Context, j *journal, kind int) {
+	defer a.follow.Done()
+	r := j.newReader(a.index.position(kind) + 1)
+	defer r.Close()
+	next := r.Next
+	if kind == logQuarantine {
+		// The index tells the logs apart by the delivery; what is none of them is not for it.
+		next = func(ctx context.Context) (Record, error) {
+			for {
+				if rec, err := r.Next(ctx); err != nil || rec.Delivery != nil {
+					return rec, err
+				}
+			}
+		}
+	}
+	if err := a.index.follow(ctx, next); err != nil && !errors.Is(err, ErrClosed) && !errors.Is(err, context.Canceled) {
+		a.zap.Error("index no longer follows the log", zap.Int("log", kind), zap.Error(err))
+	}
+}
+
+// Close commits what was placed, closes everything and gives the lock back. Appends
+// that come later get ErrClosed, readers what is left and then ErrClosed.
+func (a *Archive) Close() error {
+	if a.closed.Swap(true) {
+		return nil
+	}
+	a.quarantine.flushCounts()
+	a.log.shutdown()
+	a.quarantine.log.shutdown()
+	if a.unfollow != nil {
+		a.unfollow()
+		a.follow.Wait()
+	}
+	close(a.quit)
+	a.workers.Wait()
+	var errs []error
+	if a.index != nil {
+		errs = append(errs, a.index.close())
+	}
+	a.log.closeFiles()
+	a.quarantine.log.closeFiles()
+	errs = append(errs, a.state.close(), a.lock.Close())
+	return errors.Join(errs...)
+}
