@@ -1,0 +1,293 @@
+package ingest
+
+import (
+	"crypto/tls"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"penstock/archive"
+	"penstock/provider"
+)
+
+// Phases of a connection, for a drain.
+const (
+	idle     int32 = iota // no byte of a request yet
+	reading               // a request is coming in
+	handling              // it is with the handler
+	cut                   // a drain closed it before a request began
+)
+
+// After a refusal that leaves a body unread, a close would make the kernel send RST and
+// the sender lose our answer. So the write side is closed and what still comes is thrown
+// away, within these bounds. The bytes are those of a body not much above the default
+// limit, whole: many clients write all before they read. They cost reads and no memory.
+const (
+	lingerBytes = 16 << 20
+	lingerTime  = 500 * time.Millisecond
+)
+
+// conn is a connection and all that belongs to the request on it. fasthttp serves a
+// connection on one goroutine, one request after the other, so only what a drain reads
+// is atomic, and nothing has to be pooled per request.
+type conn struct {
+	net.Conn               // what fasthttp reads: the socket, or PROXY protocol or TLS over it
+	sock      net.Conn     // the socket
+	tls       *tls.Conn    // nil = plain
+	srv       *Server      //
+	ip        *peerCount   // share of its address; nil = not counted (trusted proxy)
+	peer      netip.Addr   // set with its first request: reading it may wait for a PROXY header
+	phase     atomic.Int32 //
+	closed    atomic.Bool  //
+	linger    atomic.Bool  // it is closed with a body unread
+	first     time.Time    // first byte of the request
+	readErr   error        // what ended the reading of this connection
+	acks      []time.Time  // first bytes of the requests whose 2xx stands in fasthttp's buffer
+	certOf    *source      // the source whose client CA the certificate was checked against
+	certOK    bool         //
+	held      int64        // bytes reserved in the budget
+	heldLarge bool         //
+	refusal   refusal      // decided from the header: the body is not wanted
+	src       *source      // nil = unknown
+	chunked   bool         //
+	saved     []byte       // target and header of a chunked request, which fasthttp forgets on errors
+	savedAt   int          // where the header begins in saved
+	req       provider.Request
+	del       archive.Delivery
+}
+
+// tlsConn is a conn that fasthttp sees TLS in.
+type tlsConn struct{ *conn }
+
+func (c tlsConn) Handshake() error                     { return c.conn.tls.Handshake() }
+func (c tlsConn) ConnectionState() tls.ConnectionState { return c.conn.tls.ConnectionState() }
+
+// connOf gives our connection back from what fasthttp was given.
+func connOf(c net.Conn) *conn {
+	switch c := c.(type) {
+	case *conn:
+		return c
+	case tlsConn:
+		return c.conn
+	}
+	panic("BUG: a connection that is not of ingest's listener")
+}
+
+// Read notes when a request's first byte came.
+func (c *conn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err != nil {
+		c.readErr = err
+	}
+	if n > 0 && c.first.IsZero() {
+		if !c.phase.CompareAndSwap(idle, reading) && c.phase.Load() == cut {
+			// The drain was first. A request that nobody can answer must not be stored.
+			return 0, net.ErrClosed
+		}
+		c.first = time.Now()
+	}
+	return n, err
+}
+
+// Write notes when answers went out.
+func (c *conn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if len(c.acks) > 0 {
+		if err == nil {
+			now := time.Now()
+			for _, first := range c.acks {
+				c.srv.metrics.ack.Observe(now.Sub(first).Seconds())
+			}
+		}
+		c.acks = c.acks[:0]
+	}
+	return n, err
+}
+
+// SetReadDeadline is fasthttp's; while draining no read may last beyond the drain's own.
+func (c *conn) SetReadDeadline(t time.Time) error {
+	if by := c.srv.readBy.Load(); by != 0 {
+		if cut := time.Unix(0, by); t.IsZero() || cut.Before(t) {
+			t = cut
+		}
+	}
+	return c.Conn.SetReadDeadline(t)
+}
+
+func (c *conn) Close() error {
+	if !c.closed.CompareAndSwap(false, true) {
+		return nil
+	}
+	c.srv.conns.remove(c)
+	if c.linger.Load() {
+		c.lingerClose()
+	}
+	return c.Conn.Close()
+}
+
+func (c *conn) lingerClose() {
+	half, ok := c.Conn.(interface{ CloseWrite() error })
+	if !ok {
+		half, ok = c.sock.(interface{ CloseWrite() error })
+	}
+	if !ok || half.CloseWrite() != nil || c.sock.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
+		return
+	}
+	var sink [16 << 10]byte
+	for left := lingerBytes; left > 0; {
+		n, err := c.sock.Read(sink[:])
+		if left -= n; err != nil {
+			return
+		}
+	}
+}
+
+// connState is told by fasthttp what becomes of a connection. Between two requests and
+// at its end the request's share of the budget is given back: this is the one place that
+// every way out of a request passes.
+func connState(nc net.Conn, state fasthttp.ConnState) {
+	switch state {
+	case fasthttp.StateIdle, fasthttp.StateClosed:
+		connOf(nc).endRequest()
+	}
+}
+
+// endRequest forgets the request: an error that fasthttp meets in the next one before
+// its header is whole must not be answered in this one's name.
+func (c *conn) endRequest() {
+	c.srv.budget.release(c)
+	c.first = time.Time{}
+	c.src, c.refusal, c.chunked, c.saved = nil, 0, false, c.saved[:0]
+	c.del = archive.Delivery{}
+	c.req = provider.Request{}
+	if len(c.acks) > 0 {
+		// Pipelined: the answer waits in fasthttp's buffer, because more has come already.
+		c.phase.Store(reading)
+		return
+	}
+	c.phase.Store(idle)
+}
+
+// peerCount is what one address holds.
+type peerCount struct {
+	conns int          // protected by connSet.mu
+	bytes atomic.Int64 // of the budget
+}
+
+// connSet knows the open connections, in all and by address.
+type connSet struct {
+	maxAll, maxPeer int
+
+	mu   sync.Mutex // protects what follows
+	open map[*conn]netip.Addr
+	peer map[netip.Addr]*peerCount
+}
+
+func (s *connSet) init(maxAll, maxPeer int) {
+	s.maxAll, s.maxPeer = maxAll, maxPeer
+	s.open = map[*conn]netip.Addr{}
+	s.peer = map[netip.Addr]*peerCount{}
+}
+
+// add takes a connection in, or says which limit it met. The zero address is not counted.
+func (s *connSet) add(c *conn, a netip.Addr) refusal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.open) >= s.maxAll {
+		return refusedConns
+	}
+	if a.IsValid() {
+		a = networkOf(a)
+		p := s.peer[a]
+		if p == nil {
+			p = new(peerCount)
+			s.peer[a] = p
+		}
+		if p.conns >= s.maxPeer {
+			return refusedPeerConns
+		}
+		p.conns++
+		c.ip = p
+	}
+	s.open[c] = a
+	return 0
+}
+
+func (s *connSet) remove(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a, ok := s.open[c]
+	if !ok {
+		return
+	}
+	delete(s.open, c)
+	if c.ip == nil {
+		return
+	}
+	if c.ip.conns--; c.ip.conns == 0 {
+		delete(s.peer, a)
+	}
+}
+
+func (s *connSet) len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.open)
+}
+
+// closeIdle closes the connections on which no request has begun. Whether one has is
+// decided once, between here and Read.
+func (s *connSet) closeIdle() {
+	for _, c := range s.in(idle) {
+		if c.phase.CompareAndSwap(idle, cut) {
+			_ = c.sock.Close()
+		}
+	}
+}
+
+// cutReaders makes the requests that are still coming in end at the given time.
+func (s *connSet) cutReaders(unixNano int64) {
+	if unixNano == 0 || time.Now().UnixNano() < unixNano {
+		return
+	}
+	for _, c := range s.in(reading) {
+		_ = c.sock.SetReadDeadline(time.Unix(0, unixNano))
+	}
+}
+
+// closeAll closes everything and says how many there were.
+func (s *connSet) closeAll() int {
+	all := append(s.in(reading), s.in(handling)...)
+	s.closeIdle()
+	for _, c := range all {
+		_ = c.sock.Close()
+	}
+	return len(all)
+}
+
+func (s *connSet) in(phase int32) []*conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []*conn
+	for c := range s.open {
+		if c.phase.Load() == phase {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// networkOf is what counts as one address: IPv6 hosts own a /64.
+func networkOf(a netip.Addr) netip.Addr {
+	if a.Is6() {
+		p, err := a.Prefix(64)
+		if err == nil {
+			return p.Addr()
+		}
+	}
+	return a
+}

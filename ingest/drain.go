@@ -1,0 +1,76 @@
+package ingest
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// drainTick is how often a drain looks for connections that have become idle.
+const drainTick = 10 * time.Millisecond
+
+// Drain stops the server: readiness first (Options.OnDrain), then no new connections,
+// idle ones closed, what is in flight answered with "Connection: close". A request that
+// is still being read at half of the time that ctx leaves is cut with 408; what is not
+// answered when ctx ends is closed unanswered and an error says how many. Only the first
+// call drains; later ones return at once.
+func (s *Server) Drain(ctx context.Context) error {
+	if !s.beginDrain() {
+		return nil
+	}
+	if s.opts.OnDrain != nil {
+		s.opts.OnDrain()
+	}
+	if s.opts.DrainDelay > 0 {
+		select {
+		case <-time.After(s.opts.DrainDelay):
+		case <-ctx.Done():
+		}
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		s.readBy.Store(time.Now().Add(time.Until(deadline) / 2).UnixNano())
+	}
+	s.closeListeners()
+	err := s.waitClosed(ctx)
+	// Only now fasthttp's own shutdown, for its bookkeeping: it closes idle connections
+	// without looking whether a request has just begun on them.
+	if stop := s.http.ShutdownWithContext(ctx); err == nil && stop != nil {
+		err = fmt.Errorf("drain ingest: %w", stop)
+	}
+	return err
+}
+
+// waitClosed closes what is idle until nothing is open any more, or ctx ends.
+func (s *Server) waitClosed(ctx context.Context) error {
+	tick := time.NewTicker(drainTick)
+	defer tick.Stop()
+	for {
+		s.conns.closeIdle()
+		s.conns.cutReaders(s.readBy.Load())
+		if s.conns.len() == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			n := s.conns.closeAll()
+			return fmt.Errorf("drain ingest: %d connections closed unanswered: %w", n, ctx.Err())
+		case <-tick.C:
+		}
+	}
+}
+
+func (s *Server) beginDrain() bool {
+	s.open.Lock()
+	defer s.open.Unlock()
+	return s.draining.CompareAndSwap(false, true)
+}
+
+// closeListeners closes them before fasthttp does: it knows nothing of one whose Serve
+// has only just begun.
+func (s *Server) closeListeners() {
+	s.open.Lock()
+	defer s.open.Unlock()
+	for _, ln := range s.lns {
+		_ = ln.Close()
+	}
+}
