@@ -1,0 +1,370 @@
+package dedupe
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"penstock/archive"
+)
+
+// RedisOptions say where Redis is: one address is a server, several are a cluster, a
+// master name makes them sentinels.
+type RedisOptions struct {
+	Addresses        []string
+	Username         string
+	Password         string
+	SentinelUsername string
+	SentinelPassword string
+	Master           string // sentinel's name of the master
+	Cluster          bool   // a cluster behind one address
+	DB               int
+	Prefix           string // of every key; default "penstock"
+	TLS              *tls.Config
+}
+
+// item is one key to work on.
+type item struct {
+	id       archive.Identity
+	delivery string
+}
+
+// The states of a reply.
+const (
+	replyNone      = iota // nobody else has it: go on
+	replyDelivered        // a confirm
+	replyForeign          // another node's claim
+	replyUnknown          // proves nothing
+)
+
+type reply struct {
+	state    int
+	node     string
+	delivery string
+	content  archive.Identity
+}
+
+var errNoAnswer = errors.New("redis did not answer in time")
+
+// The scripts mean what the commands mean, for servers before 7.0 that know neither
+// SET NX GET nor PEXPIRE GT. GET fails on a wrong type, as it must.
+var (
+	claimScript = redis.NewScript(`local v=redis.call('GET',KEYS[1]) if v then return v end ` +
+		`redis.call('SET',KEYS[1],ARGV[1],'PX',ARGV[2]) return false`)
+	renewScript = redis.NewScript(`local t=redis.call('PTTL',KEYS[1]) if t>=0 and t<tonumber(ARGV[1]) then ` +
+		`return redis.call('PEXPIRE',KEYS[1],ARGV[1]) end return 0`)
+	releaseScript = redis.NewScript(`if redis.call('GET',KEYS[1])==ARGV[1] then return redis.call('DEL',KEYS[1]) end return 0`)
+)
+
+// quiet keeps go-redis from writing to stderr in a format of its own: what went wrong is
+// in the errors, and the breaker logs its changes. The library has one logger for all.
+var quiet sync.Once
+
+type noLog struct{}
+
+func (noLog) Printf(context.Context, string, ...interface{}) {}
+
+// store is the Redis side: what goes over the wire and what a reply is worth.
+type store struct {
+	client  redis.UniversalClient
+	prefix  string
+	node    string
+	lease   time.Duration
+	timeout time.Duration
+	met     *metrics
+	br      breaker
+	checked atomic.Bool    // the memory policy was looked at
+	old     atomic.Bool    // before Redis 7: use scripts
+	wg      sync.WaitGroup // exchanges that were given up but still run
+}
+
+func newStore(o *Options, m *metrics) (*store, error) {
+	quiet.Do(func() { redis.SetLogger(noLog{}) })
+	r := o.Redis
+	if len(r.Addresses) == 0 {
+		return nil, errors.New("redis has no address")
+	}
+	s := &store{prefix: r.Prefix, node: o.Node, lease: o.Lease, timeout: o.BatchTimeout, met: m}
+	if s.prefix == "" {
+		s.prefix = "penstock"
+	}
+	s.client = redis.NewUniversalClient(&redis.UniversalOptions{
+		Addrs: r.Addresses, MasterName: r.Master, IsClusterMode: r.Cluster, DB: r.DB,
+		Username: r.Username, Password: r.Password,
+		SentinelUsername: r.SentinelUsername, SentinelPassword: r.SentinelPassword,
+		TLSConfig: r.TLS,
+		// Without this a lost reply is asked again behind our back. The owner in the value
+		// makes that harmless, but the time would be spent twice (libraries.md 4).
+		MaxRetries:            -1,
+		ContextTimeoutEnabled: true,
+		DialTimeout:           time.Second,
+		DialerRetries:         1,
+		ReadTimeout:           500 * time.Millisecond,
+		WriteTimeout:          500 * time.Millisecond,
+		PoolTimeout:           200 * time.Millisecond,
+		PoolSize:              8,
+		PipelinePoolSize:      6, // claims, confirms, renewals, the probe, two spare for those given up
+		DisableIdentity:       true,
+	})
+	return s, nil
+}
+
+func (s *store) key(id archive.Identity) string {
+	b := make([]byte, 0, len(s.prefix)+33)
+	b = append(b, s.prefix...)
+	b = append(b, ':')
+	return string(hex.AppendEncode(b, id[:]))
+}
+
+// keyHash names a key inside its value, so that a reply which belongs to another key
+// is seen.
+func keyHash(key string) string {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(key)) // never fails
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+func (s *store) claimValue(key, delivery string) string {
+	return "P:" + keyHash(key) + ":" + s.node + ":" + delivery
+}
+
+// judge says what a reply to a claim is worth.
+func (s *store) judge(key, val string) reply {
+	parts := strings.Split(val, ":")
+	if len(parts) != 4 || parts[1] != keyHash(key) {
+		return reply{state: replyUnknown}
+	}
+	switch parts[0] {
+	case "P":
+		if parts[2] == s.node {
+			// Ours: a retry of the same delivery, or a claim of a former life. A twin that
+			// is in flight now was found before Redis was asked.
+			return reply{state: replyNone}
+		}
+		if parts[2] == "" || parts[3] == "" {
+			return reply{state: replyUnknown}
+		}
+		return reply{state: replyForeign, node: parts[2], delivery: parts[3]}
+	case "D":
+		content, err := hex.DecodeString(parts[3])
+		if err != nil || len(content) != len(archive.Identity{}) || parts[2] == "" {
+			return reply{state: replyUnknown}
+		}
+		return reply{state: replyDelivered, delivery: parts[2], content: archive.Identity(content)}
+	}
+	return reply{state: replyUnknown}
+}
+
+// exchange runs one pipeline in at most the batch time-out, whatever the client does
+// meanwhile; the commands must not be looked at when it returns errNoAnswer.
+func (s *store) exchange(ctx context.Context, fill func(redis.Pipeliner)) error {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	done := make(chan error, 1)
+	p := s.client.Pipeline()
+	fill(p)
+	s.wg.Add(1)
+	go func() {
+		defer s.wg.Done()
+		_, err := p.Exec(ctx)
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return errNoAnswer
+	}
+}
+
+// claim asks for all items and answers each; never fails.
+func (s *store) claim(ctx context.Context, items []item) []reply {
+	out := make([]reply, len(items))
+	for i := range out {
+		out[i].state = replyUnknown
+	}
+	for lo := 0; lo < len(items); lo += pipelineLen {
+		if s.br.isOpen() {
+			return out
+		}
+		hi := min(lo+pipelineLen, len(items))
+		start := time.Now()
+		if s.claimBatch(ctx, items[lo:hi], out[lo:hi]) {
+			s.claimBatch(ctx, items[lo:hi], out[lo:hi]) // once more, as an old server wants it
+		}
+		s.met.seconds.Observe(time.Since(start).Seconds())
+	}
+	return out
+}
+
+func (s *store) claimBatch(ctx context.Context, items []item, out []reply) (again bool) {
+	old := s.old.Load()
+	keys := make([]string, len(items))
+	cmds := make([]*redis.Cmd, len(items))
+	err := s.exchange(ctx, func(p redis.Pipeliner) {
+		for i := range items {
+			keys[i] = s.key(items[i].id)
+			val := s.claimValue(keys[i], items[i].delivery)
+			if old {
+				cmds[i] = claimScript.Eval(ctx, p, keys[i:i+1], val, s.lease.Milliseconds())
+			} else {
+				cmds[i] = p.Do(ctx, "set", keys[i], val, "nx", "get", "px", s.lease.Milliseconds())
+			}
+		}
+	})
+	if errors.Is(err, errNoAnswer) {
+		s.failed(err)
+		return false
+	}
+	failed := 0
+	var last error
+	for i, c := range cmds {
+		val, err := c.Text()
+		switch {
+		case errors.Is(err, redis.Nil):
+			out[i] = reply{state: replyNone}
+		case err != nil:
+			if !old && isSyntax(err) {
+				s.old.Store(true)
+				return true
+			}
+			failed, last = failed+1, err
+			s.met.errors.WithLabelValues(class(err)).Inc()
+		default:
+			if out[i] = s.judge(keys[i], val); out[i].state == replyUnknown {
+				s.met.errors.WithLabelValues("foreign_value").Inc()
+			}
+		}
+	}
+	if failed == len(cmds) && class(last) != "wrongtype" {
+		s.failed(last)
+	}
+	return false
+}
+
+// confirm writes confirms and returns those that did not get through.
+func (s *store) confirm(ctx context.Context, cs []Claim, window time.Duration) []Claim {
+	if s.br.isOpen() {
+		return cs
+	}
+	cmds := make([]*redis.StatusCmd, len(cs))
+	err := s.exchange(ctx, func(p redis.Pipeliner) {
+		for i := range cs {
+			key := s.key(cs[i].ID)
+			w := cs[i].Window
+			if w <= 0 {
+				w = window
+			}
+			val := "D:" + keyHash(key) + ":" + cs[i].Delivery + ":" + hex.EncodeToString(cs[i].Content[:])
+			cmds[i] = p.Set(ctx, key, val, w)
+		}
+	})
+	if errors.Is(err, errNoAnswer) {
+		s.failed(err)
+		return cs
+	}
+	var failed []Claim
+	for i, c := range cmds {
+		if v, err := c.Result(); err != nil || v != "OK" {
+			failed = append(failed, cs[i])
+			s.met.errors.WithLabelValues(class(err)).Inc()
+		}
+	}
+	return failed
+}
+
+// renew prolongs claims; one that Redis does not know (any more) is made again, which
+// also heals what was taken while Redis was away.
+func (s *store) renew(ctx context.Context, items []item) {
+	for lo := 0; lo < len(items) && !s.br.isOpen(); lo += pipelineLen {
+		part := items[lo:min(lo+pipelineLen, len(items))]
+		cmds := make([]*redis.Cmd, len(part))
+		old := s.old.Load()
+		err := s.exchange(ctx, func(p redis.Pipeliner) {
+			for i := range part {
+				key := s.key(part[i].id)
+				if old {
+					cmds[i] = renewScript.Eval(ctx, p, []string{key}, s.lease.Milliseconds())
+				} else {
+					cmds[i] = p.Do(ctx, "pexpire", key, s.lease.Milliseconds(), "gt")
+				}
+			}
+		})
+		if errors.Is(err, errNoAnswer) {
+			s.failed(err)
+			return
+		}
+		var lost []item
+		for i, c := range cmds {
+			if n, err := c.Int64(); err == nil && n == 0 {
+				lost = append(lost, part[i])
+			}
+		}
+		if len(lost) > 0 {
+			s.claimBatch(ctx, lost, make([]reply, len(lost)))
+		}
+	}
+}
+
+// release deletes claims that are still ours.
+func (s *store) release(ctx context.Context, items []item) {
+	for lo := 0; lo < len(items) && !s.br.isOpen(); lo += pipelineLen {
+		part := items[lo:min(lo+pipelineLen, len(items))]
+		err := s.exchange(ctx, func(p redis.Pipeliner) {
+			for i := range part {
+				key := s.key(part[i].id)
+				releaseScript.Eval(ctx, p, []string{key}, s.claimValue(key, part[i].delivery))
+			}
+		})
+		if errors.Is(err, errNoAnswer) {
+			s.failed(err)
+		}
+	}
+}
+
+func (s *store) failed(err error) {
+	s.met.errors.WithLabelValues(class(err)).Inc()
+	s.br.trip()
+	s.met.breaker.Set(1)
+}
+
+func (s *store) close() error {
+	err := s.client.Close() // ends what was given up and still waits
+	s.wg.Wait()
+	if err != nil {
+		return fmt.Errorf("close redis client: %w", err)
+	}
+	return nil
+}
+
+func isSyntax(err error) bool {
+	return strings.HasPrefix(err.Error(), "ERR syntax error")
+}
+
+// class names an error for a metric: the server's own code word, or what the network did.
+func class(err error) string {
+	var se redis.Error
+	if err == nil {
+		return "odd_reply"
+	}
+	if errors.Is(err, errNoAnswer) || errors.Is(err, context.DeadlineExceeded) {
+		return "timeout"
+	}
+	if !errors.As(err, &se) {
+		return "network"
+	}
+	switch word, _, _ := strings.Cut(err.Error(), " "); word {
+	case "WRONGTYPE", "OOM", "READONLY", "LOADING", "NOAUTH", "WRONGPASS", "NOPERM", "MISCONF", "CLUSTERDOWN", "MASTERDOWN":
+		return strings.ToLower(word)
+	}
+	return "other"
+}
