@@ -1,0 +1,324 @@
+package forward
+
+import (
+	"sort"
+	"time"
+
+	"go.uber.org/zap"
+
+	"penstock/archive"
+)
+
+type gateKind uint8
+
+const (
+	gateSource gateKind = 1 // paused, or without a definition
+	gateTopic  gateKind = 2 // a topic or a partition of it that takes nothing
+)
+
+// gateKey names what may be closed: a source, a topic (partition -1) or one partition.
+type gateKey struct {
+	kind      gateKind
+	name      string
+	partition int32
+}
+
+// gate holds back, in order, what may not be published now. What waits briefly stays
+// in pend and pins the cursor; what waits long gets the outcome held and goes to the
+// list. While anything is in either, later events of the gate go behind it.
+type gate struct {
+	key    gateKey
+	closed bool
+	since  time.Time // nothing got through since
+	next   time.Time // when it is tried again
+	tries  int
+	pend   []*parcel // by order; no outcome in the log, or one that says held (redriven)
+	list   seqList   // held, outcome in the log or on its way
+	flying int       // events taken out of it that are not acked or back yet
+}
+
+func (g *gate) empty() bool { return len(g.pend) == 0 && g.list.n == 0 }
+
+// insert puts an event where its order says: what the producer gives back is older
+// than what came to the gate meanwhile.
+func (g *gate) insert(ev *parcel) {
+	i := len(g.pend)
+	for i > 0 && g.pend[i-1].order > ev.order {
+		i--
+	}
+	g.pend = append(g.pend, nil)
+	copy(g.pend[i+1:], g.pend[i:])
+	g.pend[i] = ev
+}
+
+func (c *core) gate(k gateKey) *gate {
+	g := c.gates[k]
+	if g == nil {
+		g = &gate{key: k}
+		c.gates[k] = g
+		if k.kind == gateTopic {
+			c.topicGates[k.name]++
+		}
+	}
+	return g
+}
+
+// dropGate forgets a gate that is open and empty.
+func (c *core) dropGate(g *gate) {
+	if g.closed || !g.empty() || g.flying > 0 || c.gates[g.key] != g {
+		return
+	}
+	delete(c.gates, g.key)
+	if g.key.kind == gateTopic {
+		if c.topicGates[g.key.name]--; c.topicGates[g.key.name] == 0 {
+			delete(c.topicGates, g.key.name)
+		}
+	}
+}
+
+// gateOf returns the gate that holds the event back; nil when it may go on.
+func (c *core) gateOf(ev *parcel) *gate {
+	if ev.replay != nil {
+		return c.topicGate(ev)
+	}
+	if g := c.gates[gateKey{gateSource, ev.source.name, -1}]; g != nil && ev.pass != g {
+		if g.closed || !g.empty() {
+			return g
+		}
+	}
+	return c.topicGate(ev)
+}
+
+func (c *core) topicGate(ev *parcel) *gate {
+	if c.topicGates[ev.topic] == 0 || ev.topic == "" {
+		return nil
+	}
+	if g := c.gates[gateKey{gateTopic, ev.topic, -1}]; g != nil && ev.pass != g && (g.closed || !g.empty()) {
+		return g
+	}
+	part := c.p.sink.PartitionOf(ev.topic, ev.key)
+	if part < 0 {
+		return nil
+	}
+	if g := c.gates[gateKey{gateTopic, ev.topic, part}]; g != nil && ev.pass != g && (g.closed || !g.empty()) {
+		return g
+	}
+	return nil
+}
+
+// stop puts an event behind a gate.
+func (c *core) stop(g *gate, ev *parcel) {
+	c.bytes -= ev.unload()
+	ev.pass = nil
+	ev.arrived(false)
+	if ev.pinned() {
+		g.insert(ev)
+		return
+	}
+	if g.list.n > 0 || (g.closed && g.key.kind == gateSource) {
+		c.hold(g, ev)
+		return
+	}
+	g.insert(ev)
+}
+
+// hold writes the outcome held and keeps no more of the event than its place.
+func (c *core) hold(g *gate, ev *parcel) {
+	reason := reasonBlocked
+	topic := g.key.name
+	if g.key.kind == gateSource {
+		reason, topic = reasonPaused, ev.topic
+		if ev.missing {
+			reason = reasonDefinition
+			c.whole[ev.ref.seq] = true
+		}
+	}
+	g.list.push(ev.ref)
+	o := c.outcome(ev, archive.Held)
+	o.Reason, o.Topic, o.Partition = reason, topic, g.key.partition
+	c.settle(settled{ev: ev, o: o})
+}
+
+// close shuts a gate because its topic takes nothing.
+func (c *core) close(g *gate) {
+	now := c.p.o.Now()
+	g.closed = true
+	if g.since.IsZero() {
+		g.since = now
+	}
+	g.tries++
+	g.next = now.Add(min(time.Duration(g.tries)*250*time.Millisecond, 5*time.Second))
+}
+
+// tendGates opens what may be tried again, drains what is open and holds what has
+// waited too long.
+func (c *core) tendGates(now time.Time) {
+	for _, g := range c.sortedGates() {
+		if g.closed && !now.Before(g.next) {
+			c.tryGate(g)
+		}
+		switch {
+		case !g.closed:
+			c.drain(g)
+		case g.key.kind == gateTopic && now.Sub(g.since) >= c.p.o.HoldAfter:
+			c.holdPending(g)
+		}
+		c.dropGate(g)
+	}
+}
+
+// tryGate opens a gate if what closed it is over.
+func (c *core) tryGate(g *gate) {
+	if g.key.kind == gateSource {
+		g.closed = c.paused[g.key.name]
+		return
+	}
+	if blocked, _ := c.p.sink.Blocked(g.key.name, g.key.partition); blocked {
+		c.close(g)
+		return
+	}
+	g.closed = false
+}
+
+// pinned events get no outcome held: a replay belongs to its job, a released delivery is
+// known by its marker only, a redriven event has that outcome already.
+func (ev *parcel) pinned() bool {
+	return ev.redriven || ev.again || ev.replay != nil || ev.released != nil
+}
+
+// sortedGates: whole topics before their partitions, so that a drain keeps the order.
+func (c *core) sortedGates() []*gate {
+	gs := make([]*gate, 0, len(c.gates))
+	for _, g := range c.gates {
+		gs = append(gs, g)
+	}
+	sort.Slice(gs, func(i, j int) bool {
+		a, b := gs[i].key, gs[j].key
+		if a.kind != b.kind {
+			return a.kind < b.kind
+		}
+		if a.name != b.name {
+			return a.name < b.name
+		}
+		return a.partition < b.partition
+	})
+	return gs
+}
+
+// holdPending turns a short wait into a held outcome, so that a blocked topic does not
+// pin the cursor. With all of Kafka away nothing is held: the backlog is the archive's.
+func (c *core) holdPending(g *gate) {
+	if c.p.sink.Away() || g.list.n > 0 {
+		return
+	}
+	rest := g.pend[:0]
+	for _, ev := range g.pend {
+		if ev.pinned() {
+			rest = append(rest, ev)
+			continue
+		}
+		c.hold(g, ev)
+	}
+	clear(g.pend[len(rest):])
+	g.pend = rest
+}
+
+// drainAtOnce bounds how much of a gate is on its way at a time.
+// As long as nothing got through, only a few try.
+const (
+	drainAtOnce = 1024
+	drainFirst  = 16
+)
+
+// drain lets a gate's events go on, oldest first.
+func (c *core) drain(g *gate) {
+	most := drainAtOnce
+	if !g.since.IsZero() {
+		most = drainFirst
+	}
+	for g.flying < most && !g.closed && !g.empty() && c.room() {
+		if g.key.partition >= 0 && c.wholeTopicWaits(g.key.name) {
+			return
+		}
+		ev := c.takeFrom(g)
+		if ev == nil {
+			continue
+		}
+		if err := c.p.load(ev); err != nil || ev.missing {
+			if err != nil {
+				c.p.log.Warn("held event cannot be read", zap.Error(err))
+			}
+			c.comeBack(g, ev)
+			return
+		}
+		c.bytes += ev.size
+		ev.pass, ev.origin = g, g
+		g.flying++
+		c.stage(ev)
+		if c.whole[ev.ref.seq] {
+			c.unfold(ev, g)
+		}
+	}
+}
+
+// unfold stages the other events of a delivery that was held unread, as one.
+func (c *core) unfold(first *parcel, g *gate) {
+	delete(c.whole, first.ref.seq)
+	for i := 1; i < first.items; i++ {
+		ev := &parcel{ref: ref{first.ref.seq, i}, redriven: true, order: c.nextOrder(), delivery: first.delivery}
+		c.redriven[ev] = struct{}{}
+		c.works++
+		if err := c.p.load(ev); err != nil {
+			c.p.log.Warn("held event cannot be read", zap.Error(err))
+			g.insert(ev)
+			continue
+		}
+		c.bytes += ev.size
+		ev.pass, ev.origin = g, g
+		g.flying++
+		c.stage(ev)
+	}
+}
+
+// arrived notes that an event taken out of a gate is through or back.
+func (ev *parcel) arrived(through bool) {
+	g := ev.origin
+	if g == nil {
+		return
+	}
+	ev.origin = nil
+	g.flying--
+	if through {
+		g.since, g.tries = time.Time{}, 0
+	}
+}
+
+func (c *core) wholeTopicWaits(topic string) bool {
+	g := c.gates[gateKey{gateTopic, topic, -1}]
+	return g != nil && !g.empty()
+}
+
+// takeFrom takes the oldest out of a gate; nil when that is done already.
+func (c *core) takeFrom(g *gate) *parcel {
+	if len(g.pend) > 0 {
+		ev := g.pend[0]
+		g.pend = g.pend[1:]
+		return ev
+	}
+	r, ok := g.list.pop()
+	if !ok || c.p.led.Load().state(r) == stateFinal {
+		return nil
+	}
+	ev := &parcel{ref: r, redriven: true, order: c.nextOrder()}
+	c.redriven[ev] = struct{}{}
+	c.works++
+	return ev
+}
+
+// comeBack puts an event that could not be read now back in front.
+func (c *core) comeBack(g *gate, ev *parcel) {
+	ev.missing, ev.msg, ev.size = false, nil, 0
+	g.insert(ev)
+	c.close(g)
+	g.next = c.p.o.Now().Add(missingRetry)
+}

@@ -1,0 +1,421 @@
+package forward
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"penstock/archive"
+	"penstock/provider"
+)
+
+// dataSchema names the shape of the value: fields are only ever added; anything else
+// is a new number (DESIGN 8).
+const dataSchema = "/penstock/event/1"
+
+// maxTraceparent is W3C's 55 characters with room for a longer future version.
+const maxTraceparent = 128
+
+var errPanic = errors.New("definition panicked")
+
+// readEvents runs a source's definition over a delivery and survives it.
+func readEvents(info *SourceInfo, d *archive.Delivery) (evs []provider.Event, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			evs, err = nil, fmt.Errorf("%w: %v", errPanic, v)
+		}
+	}()
+	evs, err = info.Definition.Events(request(d, info))
+	if info.ByContent {
+		for i := range evs {
+			evs[i].CEID = contentID(&evs[i], i)
+		}
+	}
+	return evs, err
+}
+
+// contentID is the ce_id where the signed content itself is the identity: a provider that
+// signs neither id nor time may say the same under ever new ids.
+func contentID(e *provider.Event, item int) string {
+	id := hex.EncodeToString(e.Content[:])
+	if item > 0 {
+		id += "#" + strconv.Itoa(item+1)
+	}
+	return id
+}
+
+func request(d *archive.Delivery, info *SourceInfo) *provider.Request {
+	return &provider.Request{
+		Method: d.Method, Target: d.Target, PublicURL: info.PublicURL, Header: provider.Header(d.Header),
+		Body: d.Body, ReceivedAt: d.ReceivedAt, RemoteIP: d.RemoteIP,
+	}
+}
+
+// identity is the dedupe identity: what "delivered" is said of. Every part carries its
+// length, so that no two triples run together.
+func identity(sink, group, ceID string) archive.Identity {
+	b := make([]byte, 0, 128)
+	for _, s := range [...]string{sink, group, ceID} {
+		b = binary.AppendUvarint(b, uint64(len(s)))
+		b = append(b, s...)
+	}
+	sum := sha256.Sum256(b)
+	return archive.Identity(sum[:16])
+}
+
+// rendering is what one event is rendered from.
+type rendering struct {
+	d        *archive.Delivery
+	info     *SourceInfo
+	e        *provider.Event
+	typ      string // canonical, with test. where mode: live wants it
+	replay   string
+	conflict string // delivery id of the first content
+	verified string
+	ref      *payloadRef // instead of the payload
+}
+
+// payloadRef is a claim-check: where the payload may be fetched.
+type payloadRef struct {
+	url, node string
+	expires   time.Time
+}
+
+// typeOf gives the event's type as it is published.
+func typeOf(info *SourceInfo, e *provider.Event) string {
+	if info.LiveOnly && e.Livemode != nil && !*e.Livemode {
+		return "test." + e.Canonical
+	}
+	return e.Canonical
+}
+
+func eventTime(d *archive.Delivery, e *provider.Event) time.Time {
+	if e.OccurredAt.IsZero() {
+		return d.ReceivedAt
+	}
+	return e.OccurredAt
+}
+
+func eventKey(e *provider.Event) string {
+	if e.Subject != "" {
+		return e.Subject
+	}
+	return e.CEID
+}
+
+// render makes the message: headers as CloudEvents' Kafka binding wants them, value as
+// DESIGN 8. All values share one buffer.
+func (x *rendering) render(topic string) Message {
+	sum := sha256.Sum256(x.d.Body)
+	size := len(x.e.Payload) + 1536
+	if x.ref != nil {
+		size = 2048
+	} else if !x.e.PayloadJSON {
+		size += len(x.e.Payload) / 2
+	}
+	b := x.value(make([]byte, 0, size), hex.EncodeToString(sum[:]))
+	n := len(b)
+	hs := make([]Header, 0, 18)
+	put := func(key, val string) {
+		if val != "" {
+			from := len(b)
+			b = append(b, val...)
+			hs = append(hs, Header{Key: key, Value: b[from:len(b):len(b)]})
+		}
+	}
+	d, e := x.d, x.e
+	put("ce_specversion", "1.0")
+	put("ce_id", e.CEID)
+	put("ce_type", x.typ)
+	put("ce_source", "/penstock/"+d.Source)
+	put("ce_subject", e.Subject)
+	put("ce_time", eventTime(d, e).UTC().Format(time.RFC3339Nano))
+	put("content-type", "application/json")
+	put("ce_dataschema", dataSchema)
+	put("ce_provider", x.info.Provider)
+	put("ce_providertype", e.Type)
+	put("ce_deliveryid", d.ID)
+	put("ce_archiveseq", strconv.FormatUint(d.Seq&^archive.QuarantineBit, 10))
+	put("ce_bodysha256", hex.EncodeToString(sum[:]))
+	put("ce_verifiedby", x.verified)
+	put("ce_replay", x.replay)
+	put("ce_conflict", x.conflict)
+	if tp, cnt := provider.Header(d.Header).Get("traceparent"); cnt == 1 && len(tp) <= maxTraceparent {
+		put("traceparent", string(tp))
+	}
+	// The value may have moved while headers were appended: cut it out of the last buffer.
+	return Message{Topic: topic, Key: []byte(eventKey(e)), Value: b[:n:n], Headers: hs, Time: eventTime(d, e), Replay: x.replay}
+}
+
+// value appends the JSON of DESIGN 8. It is written by hand because the payload's bytes
+// must stay what they are: json.Marshal compacts and escapes a RawMessage.
+func (x *rendering) value(b []byte, bodySum string) []byte {
+	d, e := x.d, x.e
+	b = appendField(b, '{', "provider", x.info.Provider)
+	b = appendField(b, ',', "source", d.Source)
+	b = appendField(b, ',', "type", x.typ)
+	b = appendField(b, ',', "provider_type", e.Type)
+	b = append(b, `,"livemode":`...)
+	if e.Livemode == nil {
+		b = append(b, "null"...)
+	} else {
+		b = strconv.AppendBool(b, *e.Livemode)
+	}
+	if t := tenantOf(d, e); t != "" {
+		b = appendField(b, ',', "tenant", t)
+	}
+	b = append(b, `,"occurred_at":`...)
+	b = appendTime(b, e.OccurredAt)
+	b = append(b, `,"received_at":`...)
+	b = appendTime(b, d.ReceivedAt)
+	b = appendFamily(b, e)
+	if e.FailureReason != "" {
+		b = appendField(b, ',', `failure":{"reason`, e.FailureReason)
+		b = append(b, `,"provider_code":`...)
+		b = append(appendNullable(b, e.FailureCode), '}')
+	}
+	if len(e.UnverifiedFields) > 0 {
+		b = appendStrings(append(b, `,"unverified_fields":`...), e.UnverifiedFields)
+	}
+	if e.NeedsFetch {
+		b = append(b, `,"needs_fetch":true`...)
+	}
+	if len(e.Masked) > 0 {
+		b = appendStrings(append(b, `,"masked":`...), e.Masked)
+	}
+	return append(x.payload(b, bodySum), '}')
+}
+
+func (x *rendering) payload(b []byte, bodySum string) []byte {
+	switch {
+	case x.ref != nil:
+		b = appendField(b, ',', `payload_ref":{"url`, x.ref.url)
+		b = appendField(b, ',', "node", x.ref.node)
+		b = appendField(b, ',', "sha256", bodySum)
+		b = append(b, `,"size":`...)
+		b = strconv.AppendInt(b, int64(len(x.d.Body)), 10)
+		b = append(b, `,"expires_at":`...)
+		return append(appendTime(b, x.ref.expires), '}')
+	case x.e.PayloadJSON && len(x.e.Payload) > 0:
+		b = append(b, `,"payload":`...)
+		return append(b, x.e.Payload...)
+	}
+	b = append(b, `,"payload_base64":"`...)
+	b = base64.StdEncoding.AppendEncode(b, x.e.Payload)
+	return append(b, '"')
+}
+
+func tenantOf(d *archive.Delivery, e *provider.Event) string {
+	if e.Tenant != "" {
+		return e.Tenant
+	}
+	return d.Tenant
+}
+
+// families are the canonical families that have a block of their own.
+var families = map[string]bool{"payment": true, "refund": true, "payout": true, "dispute": true, "subscription": true}
+
+// familyOf splits a canonical type; family is "" where there is no block for it.
+func familyOf(canonical string) (family, status string) {
+	family, status, ok := strings.Cut(canonical, ".")
+	if !ok || !families[family] || strings.Contains(status, ".") {
+		return "", ""
+	}
+	return family, status
+}
+
+func appendFamily(b []byte, e *provider.Event) []byte {
+	family, status := familyOf(e.Canonical)
+	if family == "" {
+		return b
+	}
+	id := e.ObjectID
+	if id == "" && family == "payment" {
+		id = e.PaymentID
+	}
+	b = append(b, ',', '"')
+	b = append(b, family...)
+	b = append(b, `":{"id":`...)
+	b = appendNullable(b, id)
+	b = append(b, `,"order_id":`...)
+	b = appendNullable(b, e.OrderID)
+	if family == "refund" || family == "dispute" {
+		b = append(b, `,"payment_id":`...)
+		b = appendNullable(b, e.PaymentID)
+	}
+	b = appendField(b, ',', "status", status)
+	b = append(b, `,"provider_status":`...)
+	b = appendNullable(b, e.Status)
+	b = append(b, `,"amount":`...)
+	b = appendMoney(b, e.Amount)
+	if e.PaymentAmount != nil {
+		b = append(b, `,"payment_amount":`...)
+		b = appendMoney(b, e.PaymentAmount)
+	}
+	if e.CardMask != "" {
+		b = appendField(b, ',', "card_mask", e.CardMask)
+	}
+	b = append(b, `,"references":{`...)
+	for i, k := range sortedKeys(e.References) {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(appendJSON(b, k), ':')
+		b = appendJSON(b, e.References[k])
+	}
+	return append(b, '}', '}')
+}
+
+func sortedKeys(m map[string]string) []string {
+	if len(m) == 0 {
+		return nil
+	}
+	ks := make([]string, 0, len(m))
+	for k := range m {
+		ks = append(ks, k)
+	}
+	sort.Strings(ks)
+	return ks
+}
+
+func appendMoney(b []byte, m *provider.Money) []byte {
+	if m == nil {
+		return append(b, "null"...)
+	}
+	b = append(b, `{"minor":`...)
+	b = strconv.AppendInt(b, m.Minor, 10)
+	b = appendField(b, ',', "currency", m.Currency)
+	b = append(b, `,"exponent":`...)
+	b = strconv.AppendInt(b, int64(m.Exponent), 10)
+	return append(b, '}')
+}
+
+// appendField appends sep"name":"value". The name is ours and needs no escape.
+func appendField(b []byte, sep byte, name, value string) []byte {
+	b = append(b, sep, '"')
+	b = append(b, name...)
+	b = append(b, '"', ':')
+	return appendJSON(b, value)
+}
+
+func appendNullable(b []byte, s string) []byte {
+	if s == "" {
+		return append(b, "null"...)
+	}
+	return appendJSON(b, s)
+}
+
+func appendStrings(b []byte, ss []string) []byte {
+	b = append(b, '[')
+	for i, s := range ss {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendJSON(b, s)
+	}
+	return append(b, ']')
+}
+
+// appendTime appends a time in UTC, to the millisecond; null when it is not known.
+func appendTime(b []byte, t time.Time) []byte {
+	if t.IsZero() {
+		return append(b, "null"...)
+	}
+	b = append(b, '"')
+	b = t.UTC().AppendFormat(b, "2006-01-02T15:04:05.999Z07:00")
+	return append(b, '"')
+}
+
+// appendString appends a JSON string. Bytes that are no UTF-8 become U+FFFD, as every
+// reader would make of them.
+func appendJSON(b []byte, s string) []byte {
+	const hexDigits = "0123456789abcdef"
+	b = append(b, '"')
+	for i := 0; i < len(s); {
+		c := s[i]
+		switch {
+		case c == '"' || c == '\\':
+			b = append(b, '\\', c)
+		case c == '\n':
+			b = append(b, '\\', 'n')
+		case c == '\t':
+			b = append(b, '\\', 't')
+		case c < 0x20 || c == 0x7f:
+			b = append(b, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
+		case c < utf8.RuneSelf:
+			b = append(b, c)
+		default:
+			r, n := utf8.DecodeRuneInString(s[i:])
+			b = utf8.AppendRune(b, r) // RuneError for what is none
+			i += n
+			continue
+		}
+		i++
+	}
+	return append(b, '"')
+}
+
+// fieldsOf is what the index keeps of an event.
+func fieldsOf(d *archive.Delivery, e *provider.Event, typ string) archive.Fields {
+	f := archive.Fields{
+		EventID: e.ID, EventType: e.Type, Type: typ, CEID: e.CEID, OrderID: e.OrderID, PaymentID: e.PaymentID,
+		Status: e.Status, RequestID: e.RequestID, IdempotencyKey: e.IdempotencyKey, Livemode: e.Livemode,
+	}
+	if f.PaymentID == "" && strings.HasPrefix(e.Canonical, "payment.") {
+		f.PaymentID = e.ObjectID
+	}
+	if e.Amount != nil {
+		minor := e.Amount.Minor
+		f.AmountMinor, f.Currency = &minor, e.Amount.Currency
+	}
+	return f
+}
+
+// Fields reads what the index wants of a delivery that has no outcome yet; it is what
+// main hands to the archive as its extractor.
+func Fields(d *archive.Delivery, info *SourceInfo) (archive.Fields, bool) {
+	if info == nil || info.Definition == nil {
+		return archive.Fields{}, false
+	}
+	evs, err := readEvents(info, d)
+	if err != nil || len(evs) == 0 {
+		return archive.Fields{}, false
+	}
+	return fieldsOf(d, &evs[0], typeOf(info, &evs[0])), true
+}
+
+// topicFor fills the template of a route.
+func topicFor(template string, d *archive.Delivery, info *SourceInfo, e *provider.Event) string {
+	if !strings.Contains(template, "{") {
+		return template
+	}
+	family, typ := "other", ""
+	if e != nil {
+		if f, _ := familyOf(e.Canonical); f != "" {
+			family = f
+		}
+		typ = typeOf(info, e)
+	}
+	return strings.NewReplacer("{provider}", info.Provider, "{source}", d.Source, "{tenant}", d.Tenant,
+		"{family}", family, "{type}", typ).Replace(template)
+}
+
+// keyHash is equal for events that must stay in order. Two keys that collide wait for
+// each other now and then, nothing else.
+func keyHash(seed maphash.Seed, topic string, key []byte) uint64 {
+	var h maphash.Hash
+	h.SetSeed(seed)
+	_, _ = h.WriteString(topic) // never fails
+	_ = h.WriteByte(0)
+	_, _ = h.Write(key)
+	return h.Sum64()
+}

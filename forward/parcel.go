@@ -1,0 +1,301 @@
+package forward
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"penstock/archive"
+	"penstock/provider"
+)
+
+// Reasons of outcomes.
+const (
+	reasonPaused     = "paused"
+	reasonDefinition = "definition_missing"
+	reasonBlocked    = "topic_blocked"
+	reasonUnreadable = "unreadable"       // the definition cannot read the delivery
+	reasonTooLarge   = "too_large"        // and there is no admin.public_url to point to
+	reasonRefused    = "refused_by_kafka" // the broker refuses the record for what it is
+	reasonDamaged    = "archive_damaged"  // the delivery's record cannot be read (any more)
+	reasonNoEvent    = "no_event"         // the delivery carries none
+)
+
+// tracker is a record of the log that the cursor may not pass before left is 0.
+type tracker struct {
+	mark uint64
+	left int
+}
+
+// parcel is one event on its way. It is the core's alone, but for msg while it is sent.
+type parcel struct {
+	ref      ref
+	order    uint64 // of its first appearance: what comes back goes to its old place
+	tr       *tracker
+	delivery string // id
+	source   *sourceState
+	items    int
+	received time.Time
+	occurred time.Time
+
+	topic   string
+	key     []byte
+	keyHash uint64
+	msg     *Message // nil: not loaded
+	size    int64    // bytes of msg that count against the bound
+
+	claim    Claim
+	unasked  bool   // no claim: replay, dead letter
+	claimed  bool   // granted
+	conflict string // delivery of the first content
+	released *release
+	replay   *job
+	lost     *job // kafka had lost it: counted in that job, published like the first time
+	again    bool // it has an outcome already
+	fields   archive.Fields
+	failure  string // canonical failure reason
+
+	dead     string // reason: this is a dead letter
+	filtered string // reason: nothing to publish
+	missing  bool   // its definition is not there
+	big      bool   // goes by claim-check
+	redriven bool   // has a held outcome in the log
+	pass     *gate  // was taken out of this gate and may go through it
+	origin   *gate  // counts this event in its flying
+
+	parkedAt time.Time
+	nextAsk  time.Time
+}
+
+// release is what a release marker says.
+type release struct {
+	By         string `json:"by,omitempty"`
+	VerifiedBy string `json:"verified_by,omitempty"`
+	Force      bool   `json:"force,omitempty"`
+}
+
+func parseRelease(b []byte) *release {
+	r := &release{}
+	if json.Unmarshal(b, r) != nil || r.Force || r.VerifiedBy == "" {
+		// Whatever stands there, a marker in the log is an operator's release.
+		r.VerifiedBy = "operator"
+	}
+	return r
+}
+
+// lookup gives the source info of an epoch; nil while there is none.
+func (p *Pump) lookup(d *archive.Delivery) *SourceInfo {
+	p.infoMu.Lock()
+	e, ok := p.infos[d.Epoch]
+	p.infoMu.Unlock()
+	if ok && (e.info != nil || p.o.Now().Before(e.retry)) {
+		return e.info
+	}
+	info, err := p.o.Source(d.Epoch, d.Seq)
+	if err != nil || info == nil || info.Definition == nil {
+		if !ok {
+			p.log.Error("definition is missing; deliveries of this epoch are held",
+				zap.String("source", d.Source), zap.Uint64("seq", d.Seq), zap.Error(err))
+		}
+		info = nil
+	}
+	p.infoMu.Lock()
+	p.infos[d.Epoch] = infoEntry{info, p.o.Now().Add(missingRetry)}
+	p.infoMu.Unlock()
+	return info
+}
+
+type infoEntry struct {
+	info  *SourceInfo
+	retry time.Time
+}
+
+// missingRetry: a definition comes back with a reload (which asks at once) or when an
+// operator repairs a file; half a minute is soon enough for the second.
+const missingRetry = 30 * time.Second
+
+// read turns a delivery into its events. It never fails: what cannot be read becomes a
+// dead letter, what has no definition is to be held.
+func (p *Pump) read(d *archive.Delivery, rel *release) []*parcel {
+	info := p.lookup(d)
+	if info == nil {
+		ev := p.plain(d, rel)
+		ev.missing = true
+		return []*parcel{ev}
+	}
+	evs, err := readEvents(info, d)
+	if err != nil {
+		p.log.Warn("delivery cannot be read", zap.String("source", d.Source), zap.Uint64("seq", d.Seq), zap.Error(err))
+		ev := p.plain(d, rel)
+		p.deadLetter(ev, d, info, nil, reasonUnreadable)
+		return []*parcel{ev}
+	}
+	if len(evs) == 0 {
+		ev := p.plain(d, rel)
+		ev.filtered = reasonNoEvent
+		return []*parcel{ev}
+	}
+	out := make([]*parcel, len(evs))
+	for i := range evs {
+		out[i] = p.build(d, info, &evs[i], i, rel)
+		out[i].items = len(evs)
+	}
+	return out
+}
+
+func (p *Pump) plain(d *archive.Delivery, rel *release) *parcel {
+	return &parcel{ref: ref{d.Seq, 0}, delivery: d.ID, source: p.source(d.Source), items: 1,
+		received: d.ReceivedAt, released: rel, unasked: true}
+}
+
+// build makes the event with its claim and its message.
+func (p *Pump) build(d *archive.Delivery, info *SourceInfo, e *provider.Event, i int, rel *release) *parcel {
+	group := info.Group
+	if group == "" {
+		group = d.Source
+	} else {
+		group = "group:" + group
+	}
+	ev := &parcel{ref: ref{d.Seq, i}, delivery: d.ID, source: p.source(d.Source), received: d.ReceivedAt,
+		occurred: e.OccurredAt, released: rel, failure: e.FailureReason}
+	window := info.Window
+	if window <= 0 {
+		window = p.o.Window
+	}
+	if rel != nil {
+		window = 0 // the whole archive
+	}
+	ev.claim = Claim{ID: identity(p.sinkName, group, e.CEID), Content: archive.Identity(e.Content),
+		Rerendered: e.Rerendered, Delivery: d.ID, Item: i, Window: window}
+	typ := typeOf(info, e)
+	ev.fields = fieldsOf(d, e, typ)
+	p.message(ev, d, info, e, "")
+	return ev
+}
+
+// message renders the event; conflict and replay change its headers.
+func (p *Pump) message(ev *parcel, d *archive.Delivery, info *SourceInfo, e *provider.Event, replay string) {
+	template := info.Topic
+	if template == "" {
+		template = p.o.Topic
+	}
+	x := rendering{d: d, info: info, e: e, typ: typeOf(info, e), replay: replay, conflict: ev.conflict, verified: d.VerifiedBy}
+	if ev.released != nil {
+		x.verified = ev.released.VerifiedBy
+	}
+	topic := topicFor(template, d, info, e)
+	if ev.big || len(e.Payload) > p.o.MaxEventSize {
+		if p.o.AdminURL == "" {
+			p.deadLetter(ev, d, info, e, reasonTooLarge)
+			return
+		}
+		x.ref = p.reference(d)
+	}
+	m := x.render(topic)
+	p.attach(ev, &m)
+}
+
+func (p *Pump) reference(d *archive.Delivery) *payloadRef {
+	r := &payloadRef{url: strings.TrimSuffix(p.o.AdminURL, "/") + "/api/v1/deliveries/" + d.ID + "/body", node: p.o.Node}
+	if p.o.KeepFor > 0 {
+		r.expires = d.ReceivedAt.Add(p.o.KeepFor)
+	}
+	return r
+}
+
+func (p *Pump) attach(ev *parcel, m *Message) {
+	m.Delivery, m.Item = ev.ref.seq, ev.ref.item
+	ev.msg, ev.topic, ev.key = m, m.Topic, m.Key
+	ev.keyHash = keyHash(p.seed, m.Topic, m.Key)
+	ev.size = int64(len(m.Value)+len(m.Key)) + 1024
+}
+
+// deadLetter makes the event a dead letter: small, with the reason and the way to the
+// body, which stays in the archive. e is nil where the delivery could not be read.
+func (p *Pump) deadLetter(ev *parcel, d *archive.Delivery, info *SourceInfo, e *provider.Event, reason string) {
+	ev.dead, ev.unasked = reason, true
+	if p.o.DeadLetterTopic == "" || d == nil {
+		ev.msg, ev.size = nil, 0
+		return
+	}
+	if e == nil {
+		e = &provider.Event{CEID: d.ID, Type: reason, Canonical: d.Provider + "." + reason}
+	}
+	x := rendering{d: d, info: info, e: e, typ: typeOf(info, e), verified: d.VerifiedBy, ref: p.reference(d)}
+	m := x.render(p.o.DeadLetterTopic)
+	m.Headers = append(m.Headers, Header{Key: "ce_deadreason", Value: []byte(reason)})
+	p.attach(ev, &m)
+}
+
+// load reads an event again whose bytes were given up.
+func (p *Pump) load(ev *parcel) error {
+	d, err := p.delivery(ev)
+	if errors.Is(err, archive.ErrNotFound) || errors.Is(err, archive.ErrCorrupt) {
+		ev.dead, ev.unasked, ev.msg = reasonDamaged, true, nil
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read delivery %s again: %w", ev.delivery, err)
+	}
+	fresh := p.read(d, ev.released)
+	i := ev.ref.item
+	if i >= len(fresh) {
+		// The definition reads fewer events than it did: the log says there is one more.
+		ev.dead, ev.unasked, ev.msg = reasonUnreadable, true, nil
+		return nil
+	}
+	f := fresh[i]
+	f.order, f.tr, f.redriven, f.replay = ev.order, ev.tr, ev.redriven, ev.replay
+	f.lost, f.again = ev.lost, ev.again
+	if ev.again {
+		f.unasked = true
+	}
+	f.claimed, f.big, f.conflict = ev.claimed, ev.big, ev.conflict
+	f.parkedAt, f.nextAsk, f.pass, f.origin = ev.parkedAt, ev.nextAsk, ev.pass, ev.origin
+	if ev.claimed {
+		f.claim.ID = ev.claim.ID
+	}
+	*ev = *f
+	if ev.big || ev.conflict != "" || ev.replay != nil {
+		return p.rerender(ev, d)
+	}
+	return nil
+}
+
+// rerender makes the message again after something about the event changed.
+func (p *Pump) rerender(ev *parcel, d *archive.Delivery) error {
+	info := p.lookup(d)
+	if info == nil {
+		ev.missing, ev.msg = true, nil
+		return nil
+	}
+	evs, err := readEvents(info, d)
+	if err != nil || ev.ref.item >= len(evs) {
+		p.deadLetter(ev, d, info, nil, reasonUnreadable)
+		return nil
+	}
+	job := ""
+	if ev.replay != nil {
+		job = ev.replay.ID
+	}
+	p.message(ev, d, info, &evs[ev.ref.item], job)
+	return nil
+}
+
+func (p *Pump) delivery(ev *parcel) (*archive.Delivery, error) {
+	if ev.ref.seq&archive.QuarantineBit != 0 {
+		return p.o.Archive.Get(ev.delivery)
+	}
+	return p.o.Archive.GetSeq(ev.ref.seq)
+}
+
+// unload gives the event's bytes up.
+func (ev *parcel) unload() (freed int64) {
+	freed = ev.size
+	ev.msg, ev.size = nil, 0
+	return freed
+}

@@ -1,0 +1,211 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+
+	"penstock/archive"
+)
+
+// readBatch is a piece of the log, parsed.
+type readBatch struct {
+	events   []*parcel
+	trackers []*tracker
+	upto     uint64
+}
+
+const (
+	readRecords = 256
+	readBytes   = 4 << 20
+)
+
+// reader reads the log from seq from on and makes events of it, some batches ahead of
+// the core. Up to scanEnd the ledger knows what is done.
+func (p *Pump) reader(ctx context.Context, out chan<- readBatch, from, scanEnd uint64) {
+	rd := p.o.Archive.Reader(from)
+	defer rd.Close()
+	for ctx.Err() == nil {
+		b, err := p.readBatch(ctx, rd, scanEnd)
+		if err != nil {
+			if ctx.Err() != nil || errors.Is(err, archive.ErrClosed) {
+				return
+			}
+			p.log.Error("log cannot be read, will try again", zap.Error(err))
+			sleepCtx(ctx, 100*time.Millisecond)
+		}
+		if b.upto == 0 {
+			continue
+		}
+		select {
+		case out <- b:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (p *Pump) readBatch(ctx context.Context, rd Reader, scanEnd uint64) (b readBatch, err error) {
+	size := int64(0)
+	for n := 0; n < readRecords && size < readBytes; n++ {
+		r, ok, err := rd.TryNext()
+		if err == nil && !ok {
+			if n > 0 {
+				return b, nil
+			}
+			r, err = rd.Next(ctx)
+		}
+		if err != nil {
+			return b, err
+		}
+		size += p.readRecord(&b, &r, scanEnd)
+		b.upto = r.Seq
+	}
+	return b, nil
+}
+
+// readRecord adds a record's events to the batch and returns their size.
+func (p *Pump) readRecord(b *readBatch, r *archive.Record, scanEnd uint64) (size int64) {
+	var evs []*parcel
+	switch {
+	case r.Delivery != nil && r.Delivery.Verdict == archive.Accepted:
+		if r.Seq <= scanEnd && p.led.Load().closed(r.Seq) {
+			return 0
+		}
+		evs = p.read(r.Delivery, nil)
+	case r.Marker != nil && r.Marker.Kind == archive.ReleaseMarker:
+		evs = p.readReleased(r.Marker)
+	}
+	if len(evs) == 0 {
+		return 0
+	}
+	tr := &tracker{mark: r.Seq}
+	for _, ev := range evs {
+		if r.Seq <= scanEnd && p.led.Load().state(ev.ref) != stateNone {
+			continue // done, or held and known to its gate
+		}
+		ev.tr = tr
+		tr.left++
+		size += ev.size
+		b.events = append(b.events, ev)
+	}
+	if tr.left > 0 {
+		b.trackers = append(b.trackers, tr)
+	}
+	return size
+}
+
+func (p *Pump) readReleased(m *archive.Marker) []*parcel {
+	d, err := p.o.Archive.Get(m.Key)
+	if err != nil {
+		p.log.Error("released delivery cannot be read", zap.String("delivery", m.Key), zap.Error(err))
+		return nil
+	}
+	if d.Verdict != archive.Rejected {
+		return nil // it was accepted; it is published anyway
+	}
+	return p.read(d, parseRelease(m.Data))
+}
+
+// closed tells whether every event of a delivery is done.
+func (l *ledger) closed(seq uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := l.chunk(seq, false)
+	if c == nil {
+		return true
+	}
+	w, b := bit(seq)
+	return c.open[w]&b == 0
+}
+
+// restore puts the events that the log says are held behind their gates.
+func (c *core) restore(held []heldRef) {
+	c.changes = c.p.changes.Load()
+	c.paused = c.p.pausedNow()
+	for name := range c.paused {
+		c.gate(gateKey{gateSource, name, -1}).closed = true
+	}
+	for _, h := range held {
+		k := h.at.gate
+		if k.kind == gateSource && k.name == "" {
+			d, err := c.p.o.Archive.GetSeq(h.ref.seq)
+			if err != nil {
+				continue
+			}
+			k.name = d.Source
+		}
+		g := c.gate(k)
+		if g.since.IsZero() {
+			g.since = c.p.o.Now() // tried with a few first
+		}
+		g.list.push(h.ref)
+		if h.at.whole {
+			c.whole[h.ref.seq] = true
+		}
+	}
+}
+
+// followChanges takes pauses, resumes and reloads in.
+func (c *core) followChanges() {
+	n := c.p.changes.Load()
+	if n == c.changes {
+		return
+	}
+	c.changes = n
+	c.paused = c.p.pausedNow()
+	for name := range c.paused {
+		c.gate(gateKey{gateSource, name, -1}).closed = true
+	}
+	for _, g := range c.gates {
+		if g.key.kind == gateSource {
+			g.closed, g.next = c.paused[g.key.name], time.Time{}
+		}
+	}
+	c.tendGates(c.p.o.Now())
+}
+
+// tend does what time demands.
+func (c *core) tend() {
+	now := c.p.o.Now()
+	c.askAgain(now)
+	c.tendGates(now)
+	held := len(c.redriven)
+	for _, g := range c.gates {
+		held += g.list.n
+	}
+	c.showBlocked()
+	c.p.met.heldNow.Set(float64(held))
+	c.p.met.parked.Set(float64(len(c.parked)))
+	c.p.met.inMemory.Set(float64(c.bytes))
+	c.p.stateMu.Lock()
+	c.p.heldN, c.p.parkedN = held, len(c.parked)
+	c.p.stateMu.Unlock()
+}
+
+// retryGates lets every closed topic gate be tried at once.
+func (c *core) retryGates() {
+	for _, g := range c.gates {
+		if g.key.kind == gateTopic {
+			g.next = time.Time{}
+		}
+	}
+}
+
+// showBlocked sets the gauge of every topic that has a gate of its own or had one.
+func (c *core) showBlocked() {
+	for topic := range c.shown {
+		if c.topicGates[topic] == 0 {
+			c.p.met.blocked.DeleteLabelValues(topic)
+			delete(c.shown, topic)
+		}
+	}
+	for topic := range c.topicGates {
+		if !c.shown[topic] {
+			c.shown[topic] = true
+			c.p.met.blocked.WithLabelValues(topic).Set(1)
+		}
+	}
+}

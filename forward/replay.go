@@ -1,0 +1,410 @@
+package forward
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"go.uber.org/zap"
+	"golang.org/x/time/rate"
+
+	"penstock/archive"
+)
+
+// The states of a job.
+const (
+	JobRunning  = "running"
+	JobDone     = "done"
+	JobCanceled = "canceled"
+	JobFailed   = "failed"
+)
+
+// Job is a replay: publishing again on purpose. It asks no dedupe, proves nothing and
+// has its own lane and rate.
+type Job struct {
+	ID      string         `json:"id"`
+	State   string         `json:"state"`
+	By      string         `json:"by,omitempty"`
+	Created time.Time      `json:"created"`
+	Ended   time.Time      `json:"ended,omitzero"`
+	Rate    float64        `json:"rate"` // events per second
+	IDs     []string       `json:"ids,omitempty"`
+	Filter  archive.Filter `json:"filter,omitzero"`
+	Found   int            `json:"found"`    // deliveries
+	Events  int            `json:"events"`   // published again
+	Skipped int            `json:"skipped"`  // deliveries without a published event
+	Failed  int            `json:"failed"`   // events that became dead letters
+	LastSeq uint64         `json:"last_seq"` // deliveries up to here are through
+	Error   string         `json:"error,omitempty"`
+}
+
+// ReplayRequest says what to publish again: deliveries by id, or all that a filter
+// finds and that were published.
+type ReplayRequest struct {
+	IDs    []string
+	Filter *archive.Filter
+	Rate   float64 // events per second; 0 = Options.ReplayRate
+	By     string  // who asked
+}
+
+// maxJobs bounds the jobs that are remembered; ended ones go first, oldest first.
+const maxJobs = 1000
+
+// maxReplayIDs bounds one request by ids.
+const maxReplayIDs = 1000
+
+// inLane is how many events of one job are on their way at once: enough to fill
+// batches, little enough to be no burden for live traffic.
+const inLane = 256
+
+type job struct {
+	Job
+	mu     sync.Mutex // protects Job
+	cancel context.CancelFunc
+	slots  chan struct{}
+}
+
+// Replay starts a job and returns it. ErrNotPublished when a delivery asked for by id
+// was rejected or has no published event; archive.ErrNotFound when there is none.
+func (p *Pump) Replay(ctx context.Context, r ReplayRequest) (Job, error) {
+	if (len(r.IDs) == 0) == (r.Filter == nil) {
+		return Job{}, errors.New("a replay wants ids or a filter")
+	}
+	if len(r.IDs) > maxReplayIDs {
+		return Job{}, fmt.Errorf("a replay takes up to %d ids, use a filter", maxReplayIDs)
+	}
+	for _, id := range r.IDs {
+		d, err := p.o.Archive.Get(id)
+		if err != nil {
+			return Job{}, fmt.Errorf("replay delivery %s: %w", id, err)
+		}
+		if ok, err := p.wasPublished(d); err != nil || !ok {
+			return Job{}, fmt.Errorf("replay delivery %s: %w", id, errors.Join(ErrNotPublished, err))
+		}
+	}
+	now := p.o.Now()
+	j := newJob(Job{ID: ulid.MustNew(ulid.Timestamp(now), ulid.DefaultEntropy()).String(), State: JobRunning, By: r.By,
+		Created: now, Rate: r.Rate, IDs: r.IDs})
+	if r.Filter != nil {
+		j.Filter = *r.Filter
+		if j.Filter.To.IsZero() || j.Filter.To.After(now) {
+			j.Filter.To = now // what comes later is not meant
+		}
+	}
+	if j.Rate <= 0 {
+		j.Rate = p.o.ReplayRate
+	}
+	if err := p.saveJob(j); err != nil {
+		return Job{}, err
+	}
+	p.stateMu.Lock()
+	p.jobs[j.ID] = j
+	p.trimJobs()
+	p.stateMu.Unlock()
+	return j.snapshot(), nil
+}
+
+func newJob(j Job) *job { return &job{Job: j, slots: make(chan struct{}, inLane)} }
+
+func (j *job) snapshot() Job {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.Job
+}
+
+// Replays lists the jobs, newest first.
+func (p *Pump) Replays() []Job {
+	p.stateMu.Lock()
+	js := slices.Collect(maps.Values(p.jobs))
+	p.stateMu.Unlock()
+	out := make([]Job, len(js))
+	for i, j := range js {
+		out[i] = j.snapshot()
+	}
+	slices.SortFunc(out, func(a, b Job) int { return b.Created.Compare(a.Created) })
+	return out
+}
+
+// ReplayJob returns one job; ErrNoJob when there is none of that id.
+func (p *Pump) ReplayJob(id string) (Job, error) {
+	p.stateMu.Lock()
+	j := p.jobs[id]
+	p.stateMu.Unlock()
+	if j == nil {
+		return Job{}, ErrNoJob
+	}
+	return j.snapshot(), nil
+}
+
+// CancelReplay ends a job; what is in its lane already still arrives.
+func (p *Pump) CancelReplay(id string) (Job, error) {
+	p.stateMu.Lock()
+	j := p.jobs[id]
+	p.stateMu.Unlock()
+	if j == nil {
+		return Job{}, ErrNoJob
+	}
+	j.end(JobCanceled, nil, p.o.Now())
+	return j.snapshot(), p.saveJob(j)
+}
+
+func (j *job) end(state string, err error, now time.Time) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.State != JobRunning {
+		return
+	}
+	j.State, j.Ended = state, now
+	if err != nil {
+		j.Error = err.Error()
+	}
+	if j.cancel != nil {
+		j.cancel()
+	}
+}
+
+// done counts an event of the job; called by the core.
+func (j *job) done(o *archive.Outcome) {
+	j.mu.Lock()
+	if o.Kind == archive.Published {
+		j.Events++
+	} else {
+		j.Failed++
+	}
+	j.mu.Unlock()
+	<-j.slots
+}
+
+func (p *Pump) saveJob(j *job) error {
+	b, err := json.Marshal(j.snapshot())
+	if err != nil {
+		return fmt.Errorf("encode replay job %s: %w", j.ID, err)
+	}
+	if err := p.o.Archive.State().Commit(archive.Change{Key: jobPrefix + j.ID, Value: b}); err != nil {
+		return fmt.Errorf("keep replay job %s: %w", j.ID, err)
+	}
+	return nil
+}
+
+func (p *Pump) loadJobs(st State) {
+	st.Range(jobPrefix, func(key string, v []byte) bool {
+		var j Job
+		if err := json.Unmarshal(v, &j); err != nil {
+			p.log.Warn("replay job cannot be read", zap.String("key", key), zap.Error(err))
+			return true
+		}
+		p.jobs[j.ID] = newJob(j)
+		return true
+	})
+}
+
+// trimJobs forgets the oldest ended jobs; the caller holds stateMu.
+func (p *Pump) trimJobs() {
+	for len(p.jobs) > maxJobs {
+		var oldest *job
+		for _, j := range p.jobs {
+			s := j.snapshot()
+			if s.State != JobRunning && (oldest == nil || s.Created.Before(oldest.Created)) {
+				oldest = j
+			}
+		}
+		if oldest == nil {
+			return
+		}
+		delete(p.jobs, oldest.ID)
+		if err := p.o.Archive.State().Commit(archive.Change{Key: jobPrefix + oldest.ID}); err != nil {
+			p.log.Warn("ended replay job is not forgotten", zap.Error(err))
+		}
+	}
+}
+
+// runJobs runs every running job in a goroutine of its own until ctx ends.
+func (p *Pump) runJobs(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	started := map[string]bool{}
+	for ctx.Err() == nil {
+		p.stateMu.Lock()
+		for id, j := range p.jobs {
+			if s := j.snapshot(); s.State == JobRunning && !started[id] {
+				started[id] = true
+				wg.Go(func() { p.runJob(ctx, j) })
+			}
+		}
+		p.stateMu.Unlock()
+		sleepCtx(ctx, 50*time.Millisecond)
+	}
+}
+
+func (p *Pump) runJob(ctx context.Context, j *job) {
+	jctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	j.mu.Lock()
+	j.cancel = cancel
+	j.mu.Unlock()
+	err := p.replayAll(jctx, j)
+	switch {
+	case ctx.Err() != nil:
+		return // goes on after the restart from LastSeq
+	case err != nil && jctx.Err() == nil:
+		j.end(JobFailed, err, p.o.Now())
+	default:
+		j.end(JobDone, nil, p.o.Now())
+	}
+	if err := p.saveJob(j); err != nil {
+		p.log.Warn("end of a replay job is not kept", zap.Error(err))
+	}
+}
+
+// replayAll finds the deliveries, then publishes them oldest first: an entity's history
+// is replayed in its order.
+func (p *Pump) replayAll(ctx context.Context, j *job) error {
+	seqs, err := p.find(ctx, j)
+	if err != nil {
+		return err
+	}
+	j.mu.Lock()
+	j.Found = len(seqs)
+	after := j.LastSeq
+	lim := rate.NewLimiter(rate.Limit(j.Rate), max(1, int(j.Rate/20)))
+	j.mu.Unlock()
+	saved := time.Now()
+	for _, seq := range seqs {
+		if seq <= after {
+			continue
+		}
+		if err := p.replayOne(ctx, j, seq, lim); err != nil {
+			return err
+		}
+		if time.Since(saved) > time.Second {
+			// A place is only kept when all before it has arrived.
+			if err := p.drainLane(ctx, j); err != nil {
+				return err
+			}
+			saved = time.Now()
+			j.mu.Lock()
+			j.LastSeq = seq
+			j.mu.Unlock()
+			if err := p.saveJob(j); err != nil {
+				return err
+			}
+		}
+	}
+	return p.drainLane(ctx, j)
+}
+
+func (p *Pump) drainLane(ctx context.Context, j *job) error {
+	for len(j.slots) > 0 {
+		sleepCtx(ctx, 2*time.Millisecond)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// find lists what the job means, ascending by seq.
+func (p *Pump) find(ctx context.Context, j *job) ([]uint64, error) {
+	var seqs []uint64
+	for _, id := range j.IDs {
+		d, err := p.o.Archive.Get(id)
+		if err != nil {
+			return nil, fmt.Errorf("replay delivery %s: %w", id, err)
+		}
+		seqs = append(seqs, d.Seq)
+	}
+	if len(j.IDs) == 0 {
+		f := j.Filter
+		f.Limit = archive.MaxLimit
+		for {
+			page, err := p.o.Archive.Query(ctx, f)
+			if err != nil {
+				return nil, fmt.Errorf("find what to replay: %w", err)
+			}
+			for i := range page.Rows {
+				if page.Rows[i].Verdict == archive.Accepted.String() {
+					seqs = append(seqs, page.Rows[i].Seq)
+				}
+			}
+			if f.Cursor = page.Next; f.Cursor == "" {
+				break
+			}
+		}
+	}
+	slices.Sort(seqs)
+	return slices.Compact(seqs), nil
+}
+
+func (p *Pump) wasPublished(d *archive.Delivery) (bool, error) {
+	os, err := p.o.Archive.Outcomes(d.Seq)
+	if err != nil {
+		return false, fmt.Errorf("read outcomes: %w", err)
+	}
+	return slices.ContainsFunc(os, isLivePublished), nil
+}
+
+func isLivePublished(o archive.Outcome) bool { return o.Kind == archive.Published && o.Replay == "" }
+
+// replayOne sends the published events of one delivery again.
+func (p *Pump) replayOne(ctx context.Context, j *job, seq uint64, lim *rate.Limiter) error {
+	os, err := p.o.Archive.Outcomes(seq)
+	if err != nil {
+		return fmt.Errorf("read outcomes of %d: %w", seq, err)
+	}
+	d, err := p.o.Archive.GetSeq(seq)
+	if err != nil || !slices.ContainsFunc(os, isLivePublished) {
+		j.mu.Lock()
+		j.Skipped++
+		j.mu.Unlock()
+		return nil
+	}
+	sent := map[int]bool{}
+	for i := range os {
+		o := &os[i]
+		if !isLivePublished(*o) || sent[o.Item] {
+			continue
+		}
+		sent[o.Item] = true
+		ev := &parcel{ref: ref{d.Seq, o.Item}, delivery: d.ID, source: p.source(d.Source), replay: j, unasked: true,
+			items: o.Items, received: d.ReceivedAt}
+		if d.Verdict == archive.Rejected {
+			ev.released = &release{VerifiedBy: "operator"}
+		}
+		if err := p.load(ev); err != nil {
+			return err
+		}
+		ev.unasked = true
+		if err := lim.Wait(ctx); err != nil {
+			return err
+		}
+		if err := p.intoLane(ctx, j, ev); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *Pump) intoLane(ctx context.Context, j *job, ev *parcel) error {
+	select {
+	case j.slots <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case p.control <- func(c *core) {
+		c.works++
+		c.bytes += ev.size
+		c.stage(ev)
+	}:
+		return nil
+	case <-ctx.Done():
+		<-j.slots
+		return ctx.Err()
+	}
+}
