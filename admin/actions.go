@@ -1,0 +1,301 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+
+	"penstock/archive"
+)
+
+func sha256Hex(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
+func (s *Server) replayOne(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
+	job, p := s.startReplay(r, who)
+	if p != nil {
+		return p
+	}
+	accepted(w, job)
+	return nil
+}
+
+func accepted(w http.ResponseWriter, job Job) {
+	w.Header().Set("Location", "/api/v1/replays/"+url.PathEscape(job.ID))
+	writeJSON(w, http.StatusAccepted, job)
+}
+
+// startReplay publishes one delivery again. Only what was published can be: a replay
+// asks no dedupe, so replaying anything else would publish what never was let through.
+func (s *Server) startReplay(r *http.Request, who secretToken) (Job, *problem) {
+	if s.o.Replayer == nil {
+		return Job{}, notHere("replay")
+	}
+	id := r.PathValue("id")
+	row, err := s.o.Archive.Row(id)
+	if err != nil {
+		return Job{}, s.failure(err)
+	}
+	published := archive.Published.String()
+	switch {
+	case row.Outcome == published || slices.Contains(row.Outcomes, published):
+	case row.Verdict != archive.Accepted.String():
+		return Job{}, refuse(http.StatusConflict, "not_accepted", "the delivery is "+row.Verdict+"; what was refused is re-verified and released, not replayed")
+	case row.Outcome == archive.Duplicate.String():
+		return Job{}, refuse(http.StatusConflict, "not_published", "the delivery is a duplicate of "+row.DuplicateOf+"; replay that one")
+	default:
+		return Job{}, refuse(http.StatusConflict, "not_published", "the delivery was not published yet")
+	}
+	job, err := s.o.Replayer.Replay(r.Context(), Selection{IDs: []string{row.ID}}, who.name)
+	if err != nil {
+		return Job{}, s.failure(err)
+	}
+	return job, nil
+}
+
+// selectionBody is what POST /api/v1/replays and /api/v1/reverify read: ids, or a filter
+// with the parameters of the list. A selection of everything must be asked for in words.
+type selectionBody struct {
+	IDs    []string                   `json:"ids"`
+	Filter map[string]json.RawMessage `json:"filter"`
+	All    bool                       `json:"all"`
+	Force  bool                       `json:"force"`
+}
+
+// maxSelectedIDs bounds a list of ids; a filter takes any number.
+const maxSelectedIDs = 10_000
+
+// selection reads query parameters and body; both may hold filters.
+func (s *Server) selection(r *http.Request) (Selection, selectionBody, *problem) {
+	var body selectionBody
+	invalid := func(format string, args ...any) (Selection, selectionBody, *problem) {
+		return Selection{}, body, refuse(http.StatusBadRequest, "invalid_parameter", fmt.Sprintf(format, args...))
+	}
+	raw, err := io.ReadAll(r.Body)
+	if tooLarge(err) {
+		return Selection{}, body, refuse(http.StatusRequestEntityTooLarge, "too_large", "the body is larger than 1 MiB")
+	}
+	if err != nil {
+		return invalid("body: %v", err)
+	}
+	if len(bytes.TrimSpace(raw)) > 0 {
+		dec := json.NewDecoder(bytes.NewReader(raw))
+		dec.DisallowUnknownFields()
+		if err := dec.Decode(&body); err != nil {
+			return invalid(`body: %v; want {"filter":{...}} or {"ids":[...]}`, err)
+		}
+		if dec.More() {
+			return invalid("body: more than one JSON value")
+		}
+	}
+	v := r.URL.Query()
+	if force := v.Get("force"); force != "" {
+		if body.Force, err = strconv.ParseBool(force); err != nil {
+			return invalid("force: %q is neither true nor false", force)
+		}
+	}
+	v.Del("force")
+	for name, value := range body.Filter {
+		text, err := filterText(value)
+		if err != nil || v.Has(name) {
+			return invalid("filter.%s: want one string, number or boolean", name)
+		}
+		v.Set(name, text)
+	}
+	if len(body.IDs) > 0 {
+		if len(v) > 0 || body.All || len(body.IDs) > maxSelectedIDs {
+			return invalid("ids: want at most %d of them, and no filter beside", maxSelectedIDs)
+		}
+		return Selection{IDs: body.IDs}, body, nil
+	}
+	f, err := archive.ParseFilter(v, s.o.Now())
+	if err != nil {
+		return invalid("%v", err)
+	}
+	if f.Cursor != "" {
+		return invalid("cursor: a selection has none")
+	}
+	if narrow := f; !body.All {
+		narrow.Limit = 0
+		if narrow == (archive.Filter{}) {
+			return invalid(`filter: it is empty; for everything say {"all":true}`)
+		}
+	}
+	return Selection{Filter: &f}, body, nil
+}
+
+// filterText gives a filter's JSON value as the text of a query parameter.
+func filterText(raw json.RawMessage) (string, error) {
+	var v any
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.UseNumber()
+	if err := dec.Decode(&v); err != nil {
+		return "", err
+	}
+	switch v := v.(type) {
+	case string:
+		return v, nil
+	case json.Number:
+		return v.String(), nil
+	case bool:
+		return strconv.FormatBool(v), nil
+	}
+	return "", errors.New("not a scalar")
+}
+
+func (s *Server) replayAll(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
+	if s.o.Replayer == nil {
+		return notHere("replay")
+	}
+	sel, body, p := s.selection(r)
+	if p != nil {
+		return p
+	}
+	if body.Force {
+		return refuse(http.StatusBadRequest, "invalid_parameter", "force: only a re-verify has it")
+	}
+	job, err := s.o.Replayer.Replay(r.Context(), sel, who.name)
+	if err != nil {
+		return s.failure(err)
+	}
+	accepted(w, job)
+	return nil
+}
+
+func (s *Server) jobs(w http.ResponseWriter, r *http.Request, _ secretToken) *problem {
+	if s.o.Replayer == nil {
+		return notHere("replay")
+	}
+	jobs, err := s.o.Replayer.Jobs(r.Context())
+	if err != nil {
+		return s.failure(err)
+	}
+	if jobs == nil {
+		jobs = []Job{}
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"jobs": jobs})
+	return nil
+}
+
+func (s *Server) job(w http.ResponseWriter, r *http.Request, _ secretToken) *problem {
+	if s.o.Replayer == nil {
+		return notHere("replay")
+	}
+	job, err := s.o.Replayer.Job(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return s.failure(err)
+	}
+	writeJSON(w, http.StatusOK, job)
+	return nil
+}
+
+func (s *Server) cancelJob(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
+	if s.o.Replayer == nil {
+		return notHere("replay")
+	}
+	job, err := s.o.Replayer.Cancel(r.Context(), r.PathValue("id"), who.name)
+	if err != nil {
+		return s.failure(err)
+	}
+	writeJSON(w, http.StatusOK, job)
+	return nil
+}
+
+func (s *Server) reverifyOne(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
+	if s.o.Reverifier == nil {
+		return notHere("re-verify")
+	}
+	force := false
+	if text := r.URL.Query().Get("force"); text != "" {
+		var err error
+		if force, err = strconv.ParseBool(text); err != nil {
+			return refuse(http.StatusBadRequest, "invalid_parameter", fmt.Sprintf("force: %q is neither true nor false", text))
+		}
+	}
+	row, err := s.o.Archive.Row(r.PathValue("id"))
+	if err != nil {
+		return s.failure(err)
+	}
+	if row.Verdict != archive.Rejected.String() {
+		return refuse(http.StatusConflict, "not_rejected", "the delivery is "+row.Verdict+": there is nothing to release")
+	}
+	v, err := s.o.Reverifier.Reverify(r.Context(), row.ID, force, who.name)
+	if err != nil {
+		return s.failure(err)
+	}
+	writeJSON(w, http.StatusOK, v)
+	return nil
+}
+
+func (s *Server) reverifyAll(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
+	if s.o.Reverifier == nil {
+		return notHere("re-verify")
+	}
+	sel, body, p := s.selection(r)
+	if p != nil {
+		return p
+	}
+	if sel.Filter == nil {
+		return refuse(http.StatusBadRequest, "invalid_parameter", "ids: re-verify single deliveries by /api/v1/deliveries/{id}/reverify")
+	}
+	if v := sel.Filter.Verdict; v != "" && v != archive.Rejected.String() {
+		return refuse(http.StatusBadRequest, "invalid_parameter", "verdict: only rejected deliveries are re-verified")
+	}
+	sel.Filter.Verdict = archive.Rejected.String()
+	job, err := s.o.Reverifier.ReverifyAll(r.Context(), *sel.Filter, body.Force, who.name)
+	if err != nil {
+		return s.failure(err)
+	}
+	accepted(w, job)
+	return nil
+}
+
+func (s *Server) sources(w http.ResponseWriter, r *http.Request, _ secretToken) *problem {
+	if s.o.Sources == nil {
+		return notHere("the list of sources")
+	}
+	list, err := s.o.Sources.List(r.Context())
+	if err != nil {
+		return s.failure(err)
+	}
+	if list == nil {
+		list = []SourceInfo{}
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"sources": list})
+	return nil
+}
+
+func (s *Server) pause(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
+	return s.setPaused(w, r, who, true)
+}
+
+func (s *Server) resume(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
+	return s.setPaused(w, r, who, false)
+}
+
+func (s *Server) setPaused(w http.ResponseWriter, r *http.Request, who secretToken, paused bool) *problem {
+	if s.o.Sources == nil {
+		return notHere("pausing")
+	}
+	set := s.o.Sources.Resume
+	if paused {
+		set = s.o.Sources.Pause
+	}
+	name := r.PathValue("name")
+	if err := set(context.WithoutCancel(r.Context()), name, who.name); err != nil {
+		return s.failure(err)
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"name": name, "paused": paused})
+	return nil
+}

@@ -1,0 +1,301 @@
+package admin
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// Role says what a token may do.
+type Role string
+
+// The roles. A viewer sees rows and headers with credentials masked, and no bodies; an
+// operator sees and does everything; a consumer (a program that follows a claim check)
+// reads deliveries and bodies of its own sources.
+const (
+	Viewer   Role = "viewer"
+	Operator Role = "operator"
+	Consumer Role = "consumer"
+)
+
+// Token is one bearer token as the config gives it.
+type Token struct {
+	Name    string // stands in the audit log
+	Role    Role
+	Token   string
+	Sources []string // of a consumer
+}
+
+// minTokenBytes is CONTRACT's bound for secrets.
+const minTokenBytes = 8
+
+type secretToken struct {
+	hash    [sha256.Size]byte
+	name    string
+	role    Role
+	sources []string
+}
+
+func hashTokens(tokens []Token) ([]secretToken, error) {
+	hashed := make([]secretToken, 0, len(tokens))
+	for _, t := range tokens {
+		if t.Role != Viewer && t.Role != Operator && t.Role != Consumer {
+			return nil, fmt.Errorf("admin token %q: role %q is none of viewer, operator, consumer", t.Name, t.Role)
+		}
+		if len(t.Token) < minTokenBytes {
+			return nil, fmt.Errorf("admin token %q is shorter than %d bytes", t.Name, minTokenBytes)
+		}
+		if t.Role == Consumer && len(t.Sources) == 0 {
+			return nil, fmt.Errorf("admin token %q: a consumer needs its sources", t.Name)
+		}
+		s := secretToken{hash: sha256.Sum256([]byte(t.Token)), name: t.Name, role: t.Role, sources: slices.Clone(t.Sources)}
+		for _, have := range hashed {
+			if have.hash == s.hash {
+				return nil, fmt.Errorf("admin tokens %q and %q are the same token", have.name, t.Name)
+			}
+		}
+		hashed = append(hashed, s)
+	}
+	return hashed, nil
+}
+
+// find looks a token up. All are compared, over hashes, so that the time tells nothing.
+func (s *Server) find(token string) (who secretToken, ok bool) {
+	hash := sha256.Sum256([]byte(token))
+	for _, t := range *s.tokens.Load() {
+		if subtle.ConstantTimeCompare(hash[:], t.hash[:]) == 1 {
+			who, ok = t, true
+		}
+	}
+	return who, ok
+}
+
+// may reports whether the caller may see deliveries of the source.
+func (t *secretToken) may(source string) bool {
+	return t.role != Consumer || slices.Contains(t.sources, source)
+}
+
+const (
+	cookieName = "penstock_session"
+	sessionAge = 12 * time.Hour
+	// maxSessions: beyond it the oldest ends; a login is rate limited and needs a token.
+	maxSessions = 1000
+)
+
+type session struct {
+	token   [sha256.Size]byte // hash of the token it was opened with
+	expires time.Time
+}
+
+// sessions are the page's logins, by the hash of their cookie. In memory: a restart
+// logs everyone out. mu guards all.
+type sessions struct {
+	mu  sync.Mutex
+	all map[[sha256.Size]byte]session
+}
+
+func newSessions() *sessions { return &sessions{all: map[[sha256.Size]byte]session{}} }
+
+func (s *sessions) open(t secretToken, now time.Time) string {
+	id := rand.Text() + rand.Text()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var oldest [sha256.Size]byte
+	var first time.Time
+	for k, v := range s.all {
+		if now.After(v.expires) {
+			delete(s.all, k)
+		} else if first.IsZero() || v.expires.Before(first) {
+			oldest, first = k, v.expires
+		}
+	}
+	if len(s.all) >= maxSessions {
+		delete(s.all, oldest)
+	}
+	s.all[sha256.Sum256([]byte(id))] = session{token: t.hash, expires: now.Add(sessionAge)}
+	return id
+}
+
+func (s *sessions) get(id string, now time.Time) (token [sha256.Size]byte, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, ok := s.all[sha256.Sum256([]byte(id))]
+	if !ok || now.After(v.expires) {
+		return token, false
+	}
+	return v.token, true
+}
+
+func (s *sessions) end(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.all, sha256.Sum256([]byte(id)))
+}
+
+// keep ends the sessions of tokens that are not in the list.
+func (s *sessions) keep(tokens []secretToken) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, v := range s.all {
+		if !slices.ContainsFunc(tokens, func(t secretToken) bool { return t.hash == v.token }) {
+			delete(s.all, k)
+		}
+	}
+}
+
+const (
+	// 20 wrong tokens at once, then one a second: nothing for a person, and too few for
+	// a program that guesses.
+	failureBurst = 20
+	failureRate  = rate.Limit(1)
+	// maxFailing addresses are told apart; the rest share one limit.
+	maxFailing = 4096
+)
+
+type failing struct {
+	limit *rate.Limiter
+	last  [sha256.Size]byte
+	seen  time.Time
+}
+
+// failures limits wrong tokens by address. The same wrong token again (a script with an
+// old one) is not guessing and costs nothing, so that it does not lock others out.
+type failures struct {
+	mu     sync.Mutex
+	all    map[string]*failing
+	shared failing
+}
+
+func newFailures() *failures {
+	return &failures{all: map[string]*failing{}, shared: failing{limit: rate.NewLimiter(failureRate, failureBurst)}}
+}
+
+func (f *failures) of(addr string, now time.Time) *failing {
+	if e := f.all[addr]; e != nil {
+		e.seen = now
+		return e
+	}
+	if len(f.all) >= maxFailing {
+		for k, e := range f.all {
+			if now.Sub(e.seen) > time.Minute {
+				delete(f.all, k)
+			}
+		}
+	}
+	if len(f.all) >= maxFailing {
+		return &f.shared
+	}
+	e := &failing{limit: rate.NewLimiter(failureRate, failureBurst), seen: now}
+	f.all[addr] = e
+	return e
+}
+
+// blocked reports whether the address must wait before another token is looked at.
+func (f *failures) blocked(addr, token string, now time.Time) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	e := f.all[addr]
+	if e == nil {
+		if len(f.all) < maxFailing {
+			return false
+		}
+		e = &f.shared
+	}
+	return e.last != sha256.Sum256([]byte(token)) && e.limit.TokensAt(now) < 1
+}
+
+func (f *failures) add(addr, token string, now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	e := f.of(addr, now)
+	hash := sha256.Sum256([]byte(token))
+	if e.last != hash {
+		e.last = hash
+		e.limit.AllowN(now, 1)
+	}
+}
+
+// address is the peer without its port; IPv6 by its /64, which one host can have whole.
+func address(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.To4() == nil {
+		return ip.Mask(net.CIDRMask(64, 128)).String()
+	}
+	return host
+}
+
+// authenticate says who asks: by bearer token, by the page's session, or, where no token
+// is configured, anyone on this machine.
+func (s *Server) authenticate(r *http.Request) (secretToken, *problem) {
+	if len(*s.tokens.Load()) == 0 {
+		// A page elsewhere can point a name at 127.0.0.1; its browser sends that name.
+		if !loopback(r.Host) {
+			return secretToken{}, refuse(http.StatusForbidden, "host_not_allowed", "without tokens only localhost is answered, not "+r.Host)
+		}
+		return secretToken{name: "local", role: Operator}, nil
+	}
+	now := s.o.Now()
+	if h := r.Header.Get("Authorization"); h != "" {
+		scheme, token, _ := strings.Cut(h, " ")
+		if !strings.EqualFold(scheme, "bearer") {
+			return secretToken{}, refuse(http.StatusUnauthorized, "unauthorized", "want Authorization: Bearer TOKEN")
+		}
+		return s.login(r, strings.TrimSpace(token))
+	}
+	if c, err := r.Cookie(cookieName); err == nil {
+		if hash, ok := s.sessions.get(c.Value, now); ok {
+			for _, t := range *s.tokens.Load() {
+				if t.hash == hash {
+					return t, nil
+				}
+			}
+		}
+	}
+	return secretToken{}, refuse(http.StatusUnauthorized, "unauthorized", "want Authorization: Bearer TOKEN")
+}
+
+// login looks a token up, unless its sender has guessed too much.
+func (s *Server) login(r *http.Request, token string) (secretToken, *problem) {
+	now, addr := s.o.Now(), address(r)
+	if s.failures.blocked(addr, token, now) {
+		s.metrics.limited.Inc()
+		p := refuse(http.StatusTooManyRequests, "too_many_failures", "too many wrong tokens from this address; wait a second")
+		p.retryAfter = "1"
+		return secretToken{}, p
+	}
+	who, ok := s.find(token)
+	if !ok {
+		s.failures.add(addr, token, now)
+		s.metrics.refused.Inc()
+		return secretToken{}, refuse(http.StatusUnauthorized, "unauthorized", "the token is not known")
+	}
+	return who, nil
+}
+
+func (s *Server) setCookie(w http.ResponseWriter, r *http.Request, value string, age time.Duration) {
+	seconds := int(age.Seconds())
+	if value == "" {
+		seconds = -1
+	}
+	http.SetCookie(w, &http.Cookie{Name: cookieName, Value: value, Path: "/", MaxAge: seconds, HttpOnly: true,
+		SameSite: http.SameSiteStrictMode, Secure: r.TLS != nil})
+}
+
+// fingerprint is how a body is named in headers and pages.
+func fingerprint(b []byte) string {
+	sum := sha256.Sum256(b)
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}

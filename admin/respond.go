@@ -1,0 +1,81 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+
+	"go.uber.org/zap"
+
+	"penstock/archive"
+)
+
+// problem is an error answer of RFC 9457. Code is what a program branches on.
+type problem struct {
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Code   string `json:"code"`
+	Detail string `json:"detail,omitempty"`
+
+	retryAfter string
+}
+
+func refuse(status int, code, detail string) *problem {
+	return &problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Code: code, Detail: detail}
+}
+
+// failure maps an error to its answer. What is not known is ours: logged, not shown.
+func (s *Server) failure(err error) *problem {
+	switch {
+	case errors.Is(err, archive.ErrNotFound), errors.Is(err, ErrNotFound):
+		return refuse(http.StatusNotFound, "not_found", err.Error())
+	case errors.Is(err, archive.ErrCorrupt):
+		return refuse(http.StatusGone, "damaged", err.Error())
+	case errors.Is(err, archive.ErrCursor):
+		return refuse(http.StatusBadRequest, "invalid_parameter", "cursor: "+err.Error())
+	case errors.Is(err, ErrInvalid):
+		return refuse(http.StatusBadRequest, "invalid_parameter", err.Error())
+	case errors.Is(err, ErrConflict):
+		return refuse(http.StatusConflict, "conflict", err.Error())
+	case errors.Is(err, context.DeadlineExceeded):
+		return busy("query_too_slow", "the search took too long; narrow it by a time range or an id")
+	case errors.Is(err, archive.ErrIndex):
+		return busy("index_unavailable", err.Error())
+	case errors.Is(err, ErrUnavailable):
+		return busy("unavailable", err.Error())
+	}
+	s.log.Error("admin request failed", zap.Error(err))
+	return refuse(http.StatusInternalServerError, "internal", "see the log")
+}
+
+func busy(code, detail string) *problem {
+	p := refuse(http.StatusServiceUnavailable, code, detail)
+	p.retryAfter = "1"
+	return p
+}
+
+func writeProblem(w http.ResponseWriter, p *problem) {
+	h := w.Header()
+	h.Set("Content-Type", "application/problem+json")
+	if p.Status == http.StatusUnauthorized {
+		h.Set("WWW-Authenticate", `Bearer realm="penstock"`)
+	}
+	if p.retryAfter != "" {
+		h.Set("Retry-After", p.retryAfter)
+	}
+	w.WriteHeader(p.Status)
+	_ = json.NewEncoder(w).Encode(p) // the client is gone: nothing to do
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		writeProblem(w, refuse(http.StatusInternalServerError, "internal", "the answer could not be rendered"))
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(b, '\n')) // the client is gone: nothing to do
+}

@@ -1,0 +1,333 @@
+package admin
+
+import (
+	"context"
+	"crypto/subtle"
+	_ "embed"
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.uber.org/zap"
+)
+
+//go:embed openapi.yaml
+var openAPI []byte
+
+// OpenAPI is the description of the API, as /openapi.yaml answers it.
+func OpenAPI() []byte { return openAPI }
+
+// access says who may call a route.
+type access uint8
+
+const (
+	public    access = iota // health and metrics: nothing of a delivery
+	readers                 // every role
+	people                  // viewers and operators: what concerns all sources
+	operators               // what changes something
+	pages                   // HTML for people; without a session it leads to the login
+)
+
+// route is one entry of the API; the table is what openapi.yaml is tested against.
+type route struct {
+	method, path string
+	who          access
+	serve        func(w http.ResponseWriter, r *http.Request, who secretToken) *problem
+	stream       bool // holds no slot of the concurrency limit and has no time limit
+	change       bool // logged in the audit log
+}
+
+func (s *Server) table() []route {
+	return []route{
+		{method: "GET", path: "/healthz", who: public, serve: s.healthz},
+		{method: "GET", path: "/readyz", who: public, serve: s.readyz},
+		{method: "GET", path: "/metrics", who: public, serve: s.serveMetrics},
+		{method: "GET", path: "/openapi.yaml", who: readers, serve: s.openapi},
+
+		{method: "GET", path: "/api/v1/deliveries", who: readers, serve: s.list},
+		{method: "GET", path: "/api/v1/deliveries/{id}", who: readers, serve: s.show},
+		{method: "GET", path: "/api/v1/deliveries/{id}/body", who: readers, serve: s.body},
+		{method: "POST", path: "/api/v1/deliveries/{id}/replay", who: operators, serve: s.replayOne, change: true},
+		{method: "POST", path: "/api/v1/deliveries/{id}/reverify", who: operators, serve: s.reverifyOne, change: true},
+		{method: "POST", path: "/api/v1/reverify", who: operators, serve: s.reverifyAll, change: true},
+		{method: "GET", path: "/api/v1/replays", who: people, serve: s.jobs},
+		{method: "POST", path: "/api/v1/replays", who: operators, serve: s.replayAll, change: true},
+		{method: "GET", path: "/api/v1/replays/{id}", who: people, serve: s.job},
+		{method: "DELETE", path: "/api/v1/replays/{id}", who: operators, serve: s.cancelJob, change: true},
+		{method: "GET", path: "/api/v1/stream", who: readers, serve: s.stream, stream: true},
+		{method: "GET", path: "/api/v1/stats", who: people, serve: s.stats},
+		{method: "GET", path: "/api/v1/sources", who: people, serve: s.sources},
+		{method: "POST", path: "/api/v1/sources/{name}/pause", who: operators, serve: s.pause, change: true},
+		{method: "POST", path: "/api/v1/sources/{name}/resume", who: operators, serve: s.resume, change: true},
+		{method: "POST", path: "/api/v1/reload", who: operators, serve: s.reload, change: true},
+
+		{method: "GET", path: "/{$}", who: pages, serve: s.pageList},
+		{method: "GET", path: "/deliveries/{id}", who: pages, serve: s.pageDelivery},
+		{method: "POST", path: "/deliveries/{id}/replay", who: pages, serve: s.pageReplay, change: true},
+		{method: "GET", path: "/login", who: public, serve: s.pageLogin},
+		{method: "POST", path: "/login", who: public, serve: s.doLogin},
+		{method: "POST", path: "/logout", who: public, serve: s.doLogout},
+		{method: "GET", path: "/static/style.css", who: public, serve: s.style},
+	}
+}
+
+// metrics of the listener itself; the routes are known, so their number is.
+type metrics struct {
+	requests         map[string]map[int]prometheus.Counter // by path, by status class
+	refused, limited prometheus.Counter
+	streams          prometheus.Gauge
+	streamDropped    prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer, routes []route) metrics {
+	vec := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "penstock_admin_requests_total",
+		Help: "Requests to the admin listener by route and status class."}, []string{"route", "status"})
+	m := metrics{
+		requests: map[string]map[int]prometheus.Counter{},
+		refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "penstock_admin_wrong_tokens_total",
+			Help: "Requests with a token that is not known."}),
+		limited: prometheus.NewCounter(prometheus.CounterOpts{Name: "penstock_admin_limited_total",
+			Help: "Requests refused because their address sent too many wrong tokens."}),
+		streams: prometheus.NewGauge(prometheus.GaugeOpts{Name: "penstock_admin_streams", Help: "Open live streams."}),
+		streamDropped: prometheus.NewCounter(prometheus.CounterOpts{Name: "penstock_admin_stream_dropped_total",
+			Help: "Rows that a slow live stream missed."}),
+	}
+	reg.MustRegister(vec, m.refused, m.limited, m.streams, m.streamDropped)
+	paths := []string{otherRoute}
+	for _, r := range routes {
+		paths = append(paths, r.path)
+	}
+	for _, p := range paths {
+		m.requests[p] = map[int]prometheus.Counter{}
+		for class := 1; class <= 5; class++ {
+			m.requests[p][class] = vec.WithLabelValues(p, strconv.Itoa(class)+"xx")
+		}
+	}
+	return m
+}
+
+// otherRoute counts what no route matches: paths are chosen by whoever asks.
+const otherRoute = "other"
+
+func (m *metrics) count(path string, status int) {
+	if c := m.requests[path][status/100]; c != nil {
+		c.Inc()
+	}
+}
+
+// build makes the handler: routes by method and path, everything else 404 or 405 as a
+// problem, in the frame that all answers share.
+func (s *Server) build() http.Handler {
+	mux := http.NewServeMux()
+	methods := map[string][]string{}
+	for _, r := range s.routes {
+		mux.HandleFunc(r.method+" "+r.path, s.wrap(r))
+		methods[r.path] = append(methods[r.path], r.method)
+	}
+	for path, have := range methods {
+		allow := strings.Join(have, ", ")
+		mux.HandleFunc(path, s.wrap(route{path: path, who: public, serve: func(w http.ResponseWriter, _ *http.Request, _ secretToken) *problem {
+			w.Header().Set("Allow", allow)
+			return refuse(http.StatusMethodNotAllowed, "method_not_allowed", "allowed: "+allow)
+		}}))
+	}
+	mux.HandleFunc("/", s.wrap(route{path: otherRoute, who: public, serve: func(http.ResponseWriter, *http.Request, secretToken) *problem {
+		return refuse(http.StatusNotFound, "not_found", "there is no such page; the API is described at /openapi.yaml")
+	}}))
+	// A browser that was lured elsewhere must not act here, with a session or without.
+	guard := http.NewCrossOriginProtection()
+	guard.SetDenyHandler(s.wrap(route{path: otherRoute, who: public, serve: func(http.ResponseWriter, *http.Request, secretToken) *problem {
+		return refuse(http.StatusForbidden, "cross_origin", "the request comes from a page of another origin")
+	}}))
+	return guard.Handler(mux)
+}
+
+// contentPolicy lets the page load its own style and nothing else: no script, inline or
+// not, so that nothing in a payload can run even where escaping were wrong.
+const contentPolicy = "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+
+// recorder remembers the status for the metrics and the audit log.
+type recorder struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *recorder) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *recorder) Write(b []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+// Unwrap gives http.ResponseController the connection, for streams.
+func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// wrap is the frame of every answer: headers, limits, who asks, panics, metrics, audit.
+func (s *Server) wrap(rt route) http.HandlerFunc {
+	return func(rw http.ResponseWriter, r *http.Request) {
+		w := &recorder{ResponseWriter: rw}
+		h := w.Header()
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Content-Security-Policy", contentPolicy)
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("X-Frame-Options", "DENY")
+		h.Set("Cache-Control", "no-store")
+		var who secretToken
+		defer func() {
+			if p := recover(); p != nil && p != http.ErrAbortHandler { //nolint:errorlint // the value that net/http panics with
+				s.log.Error("BUG: admin handler panicked", zap.String("route", rt.path), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+				if w.status == 0 {
+					writeProblem(w, refuse(http.StatusInternalServerError, "internal", "see the log"))
+				}
+			}
+			s.metrics.count(rt.path, w.status)
+			if rt.change {
+				s.audit(rt, r, who, w.status)
+			}
+		}()
+		if p := s.enter(rt, w, r, &who); p != nil {
+			if p != answered {
+				writeProblem(w, p)
+			}
+		}
+	}
+}
+
+// answered is what a step returns that has written the answer itself.
+var answered = &problem{}
+
+func (s *Server) enter(rt route, w http.ResponseWriter, r *http.Request, who *secretToken) *problem {
+	r.Body = http.MaxBytesReader(w, r.Body, maxRequestBytes)
+	if rt.who != public {
+		t, p := s.authenticate(r)
+		if p != nil {
+			if rt.who == pages && r.Method == http.MethodGet && p.Status == http.StatusUnauthorized {
+				http.Redirect(w, r, loginURL(r), http.StatusSeeOther)
+				return answered
+			}
+			return p
+		}
+		*who = t
+	}
+	if p := allowed(rt, *who); p != nil {
+		return p
+	}
+	if rt.stream {
+		return rt.serve(w, r, *who)
+	}
+	// Health is answered however busy the rest is.
+	if rt.who != public {
+		select {
+		case s.slots <- struct{}{}:
+			defer func() { <-s.slots }()
+		default:
+			return busy("too_busy", "too many requests at once")
+		}
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), queryTimeout)
+	defer cancel()
+	return rt.serve(w, r.WithContext(ctx), *who)
+}
+
+func allowed(rt route, who secretToken) *problem {
+	ok := true
+	switch rt.who {
+	case people:
+		ok = who.role != Consumer
+	case operators:
+		ok = who.role == Operator
+	case pages:
+		ok = who.role == Operator || who.role == Viewer && !rt.change
+	}
+	if !ok {
+		return refuse(http.StatusForbidden, "forbidden", "the role "+string(who.role)+" may not do this")
+	}
+	return nil
+}
+
+// audit writes one line for everything that changes something, refused attempts too.
+func (s *Server) audit(rt route, r *http.Request, who secretToken, status int) {
+	target := r.PathValue("id")
+	if target == "" {
+		target = r.PathValue("name")
+	}
+	s.log.Info("audit", zap.String("act", rt.method+" "+rt.path), zap.String("target", target), zap.String("query", r.URL.RawQuery),
+		zap.String("by", who.name), zap.String("role", string(who.role)), zap.String("from", address(r)), zap.Int("status", status))
+}
+
+func (s *Server) healthz(w http.ResponseWriter, _ *http.Request, _ secretToken) *problem {
+	writeJSON(w, http.StatusOK, map[string]any{"status": "ok", "version": s.o.Version})
+	return nil
+}
+
+// readyz is 503 only when a delivery could not be taken now: what is merely away must
+// not make a load balancer turn deliveries away.
+func (s *Server) readyz(w http.ResponseWriter, _ *http.Request, _ secretToken) *problem {
+	h := Health{}
+	if s.o.Health != nil {
+		h = s.o.Health()
+	}
+	if h.Degraded == nil {
+		h.Degraded = []string{}
+	}
+	if h.Unready != nil {
+		w.Header().Set("Retry-After", "1")
+		writeJSON(w, http.StatusServiceUnavailable, map[string]any{"ready": false, "reason": h.Unready.Error(), "degraded": h.Degraded})
+		return nil
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"ready": true, "degraded": h.Degraded})
+	return nil
+}
+
+func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request, _ secretToken) *problem {
+	if s.o.Gatherer == nil {
+		return notHere("metrics")
+	}
+	promhttp.HandlerFor(s.o.Gatherer, promhttp.HandlerOpts{MaxRequestsInFlight: 4, ErrorHandling: promhttp.ContinueOnError}).ServeHTTP(w, r)
+	return nil
+}
+
+func (s *Server) openapi(w http.ResponseWriter, r *http.Request, _ secretToken) *problem {
+	etag := `"` + fingerprint(openAPI) + `"`
+	w.Header().Set("ETag", etag)
+	if subtle.ConstantTimeCompare([]byte(r.Header.Get("If-None-Match")), []byte(etag)) == 1 {
+		w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	w.Header().Set("Content-Type", "application/yaml")
+	_, _ = w.Write(openAPI) // the client is gone: nothing to do
+	return nil
+}
+
+func (s *Server) reload(w http.ResponseWriter, r *http.Request, _ secretToken) *problem {
+	if s.o.Reload == nil {
+		return notHere("reload")
+	}
+	if err := s.o.Reload(r.Context()); err != nil {
+		return s.failure(fmt.Errorf("%w: the config was not taken over: %w", ErrInvalid, err))
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"reloaded": true})
+	return nil
+}
+
+func notHere(what string) *problem {
+	return refuse(http.StatusNotImplemented, "not_configured", what+" is not available in this process")
+}
+
+// tooLarge reports whether reading a request ended at maxRequestBytes.
+func tooLarge(err error) bool {
+	var e *http.MaxBytesError
+	return errors.As(err, &e)
+}
