@@ -1,0 +1,367 @@
+package cli
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"penstock/config"
+)
+
+const defaultAdmin = "http://127.0.0.1:8081"
+
+// filterNames are the API's filters, each a flag of list, replay and tail.
+var filterNames = []struct{ name, about string }{
+	{"source", "`NAME` of the source"}, {"provider", "`NAME` of the provider"},
+	{"verdict", "`accepted`, rejected or challenge"}, {"reason", "reason `CODE` of a refusal"},
+	{"outcome", "`published`, duplicate, held, dead, filtered or pending"},
+	{"type", "canonical `TYPE`, payment.captured"}, {"event-type", "the provider's own `TYPE`"},
+	{"event-id", "the provider's event `ID`"}, {"order-id", "order `ID`"}, {"payment-id", "payment `ID`"},
+	{"tenant", "merchant `NAME` behind the source"}, {"request-id", "`ID` of the provider's request"},
+	{"idempotency-key", "idempotency `KEY`"}, {"livemode", "`true` or false"}, {"status", "the provider's own `STATUS`"},
+	{"from", "received at or after `TIME`: RFC 3339, or -2h"}, {"to", "received before `TIME`"}, {"q", "`TEXT` in ids and paths"},
+}
+
+// filters declares the filter flags and gives a function that collects them.
+func filters(fs *flag.FlagSet) func() url.Values {
+	values := map[string]*string{}
+	for _, f := range filterNames {
+		values[f.name] = fs.String(f.name, "", f.about)
+	}
+	return func() url.Values {
+		out := url.Values{}
+		for name, v := range values {
+			if *v != "" {
+				out.Set(strings.ReplaceAll(name, "-", "_"), *v)
+			}
+		}
+		return out
+	}
+}
+
+// adminFlags declares how the admin API is reached.
+func adminFlags(a *app, fs *flag.FlagSet) func() *adminClient {
+	base := fs.String("admin", "", "admin `URL` (default "+defaultAdmin+")")
+	token := fs.String("token", "", "bearer `TOKEN` (default $PENSTOCK_ADMIN_TOKEN, else that of --dir)")
+	dir := fs.String("dir", "", "`DIR` of penstock dev (default "+devDir+")")
+	return func() *adminClient { return a.adminClient(*base, *token, *dir) }
+}
+
+// adminClient asks the admin API.
+type adminClient struct {
+	base  string
+	token string
+	http  *http.Client
+}
+
+func (a *app) adminClient(base, token, dir string) *adminClient {
+	if token == "" {
+		token = a.Getenv("PENSTOCK_ADMIN_TOKEN")
+	}
+	named := dir != ""
+	if !named {
+		dir = devDir
+	}
+	if token == "" || base == "" && named {
+		if c, err := config.Load(devConfig(dir), a.w.Catalogue); err == nil {
+			if token == "" && len(c.Admin.Tokens) > 0 {
+				token = c.Admin.Tokens[0].Token.Reveal()
+			}
+			if base == "" && named {
+				base = baseURL(c.Admin.Listen, c.Admin.TLS != nil)
+			}
+		}
+	}
+	if base == "" {
+		base = defaultAdmin
+	}
+	if !strings.Contains(base, "://") {
+		base = "http://" + base
+	}
+	base = strings.TrimSuffix(base, "/")
+	return &adminClient{base: base, token: token, http: localClient(base)}
+}
+
+// do asks and gives the answer of a 2xx; everything else is an error in words.
+func (c *adminClient) do(ctx context.Context, method, path string, query url.Values) (*http.Response, error) {
+	u := c.base + path
+	if len(query) > 0 {
+		u += "?" + query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, method, u, nil)
+	if err != nil {
+		return nil, err
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode/100 == 2 {
+		return resp, nil
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	return nil, c.refusal(resp, b)
+}
+
+// refusal says in words what a problem answer says.
+func (c *adminClient) refusal(resp *http.Response, body []byte) error {
+	var p struct {
+		Detail string `json:"detail"`
+		Title  string `json:"title"`
+		Error  struct {
+			Code    string `json:"code"`
+			Message string `json:"message"`
+		} `json:"error"`
+	}
+	_ = json.Unmarshal(body, &p)
+	text := p.Detail
+	for _, t := range []string{p.Error.Message, p.Error.Code, p.Title} {
+		if text == "" {
+			text = t
+		}
+	}
+	if resp.StatusCode == http.StatusUnauthorized {
+		text = "the token is not known here: give --token, or set PENSTOCK_ADMIN_TOKEN"
+	}
+	return fmt.Errorf("%s answers %s: %s", c.base, resp.Status, printable(text))
+}
+
+// maxJSON bounds an answer of the API; 500 rows are below 1 MiB.
+const maxJSON = 64 << 20
+
+func (c *adminClient) get(ctx context.Context, method, path string, query url.Values) ([]byte, error) {
+	resp, err := c.do(ctx, method, path, query)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	return io.ReadAll(io.LimitReader(resp.Body, maxJSON))
+}
+
+func deliveriesCommand() *command {
+	return &command{name: "deliveries", short: "look up, replay and watch deliveries, over the admin API",
+		sub: []*command{listCommand(), showCommand(), replayCommand(), tailCommand()}}
+}
+
+func listCommand() *command {
+	return &command{name: "list", short: "list deliveries, newest first", setup: func(a *app, fs *flag.FlagSet) func(context.Context, []string) int {
+		client, query := adminFlags(a, fs), filters(fs)
+		limit := fs.Int("limit", 50, "`NUMBER` of rows; more than 500 are fetched page by page")
+		asJSON := fs.Bool("json", false, "print JSON")
+		return func(ctx context.Context, args []string) int {
+			if len(args) > 0 {
+				return a.usageError("deliveries list", "unexpected argument %q", args[0])
+			}
+			return a.listDeliveries(ctx, client(), query(), *limit, *asJSON)
+		}
+	}}
+}
+
+// row is what the table shows of a delivery; the JSON output passes on what the API said.
+type row struct {
+	ID          string    `json:"id"`
+	ReceivedAt  time.Time `json:"received_at"`
+	Source      string    `json:"source"`
+	Verdict     string    `json:"verdict"`
+	Reason      string    `json:"reason"`
+	Outcome     string    `json:"outcome"`
+	EventType   string    `json:"event_type"`
+	Type        string    `json:"type"`
+	OrderID     string    `json:"order_id"`
+	EventID     string    `json:"event_id"`
+	AmountMinor *int64    `json:"amount_minor"`
+	Currency    string    `json:"currency"`
+	RemoteIP    string    `json:"remote_ip"`
+}
+
+const pageLimit = 500
+
+func (a *app) listDeliveries(ctx context.Context, c *adminClient, query url.Values, limit int, asJSON bool) int {
+	if limit < 1 {
+		return a.usageError("deliveries list", "--limit is at least 1")
+	}
+	raw, next := []json.RawMessage{}, ""
+	for len(raw) < limit {
+		query.Set("limit", strconv.Itoa(min(limit-len(raw), pageLimit)))
+		b, err := c.get(ctx, http.MethodGet, "/api/v1/deliveries", query)
+		if err != nil {
+			return a.fail(exitFound, "%v", err)
+		}
+		var page struct {
+			Deliveries []json.RawMessage `json:"deliveries"`
+			Next       string            `json:"next"`
+		}
+		if err := json.Unmarshal(b, &page); err != nil {
+			return a.fail(exitFound, "%s: is no admin API: %v", c.base, err)
+		}
+		raw = append(raw, page.Deliveries...)
+		if next = page.Next; next == "" || len(page.Deliveries) == 0 {
+			break
+		}
+		query.Set("cursor", next)
+	}
+	if asJSON {
+		return a.printJSON(map[string]any{"deliveries": raw, "next": next})
+	}
+	rows := make([]row, len(raw))
+	for i := range raw {
+		if err := json.Unmarshal(raw[i], &rows[i]); err != nil {
+			return a.fail(exitFound, "%s: row %d: %v", c.base, i, err)
+		}
+	}
+	a.printRows(rows, true)
+	if next != "" {
+		fmt.Fprintln(a.Stdout, "... and more; --limit shows them")
+	}
+	return exitOK
+}
+
+func (r *row) verdictText() string {
+	if r.Reason != "" {
+		return r.Verdict + ": " + r.Reason
+	}
+	return r.Verdict
+}
+
+func (r *row) typeText() string {
+	if r.Type != "" && r.Type != r.EventType {
+		return r.Type
+	}
+	return r.EventType
+}
+
+func (r *row) color(col int) string {
+	if col != 3 && col != 4 {
+		return ""
+	}
+	switch {
+	case r.Verdict == "rejected" || r.Outcome == "dead":
+		return red
+	case r.Outcome == "published":
+		return green
+	case r.Outcome == "held":
+		return yellow
+	}
+	return ""
+}
+
+func (a *app) printRows(rows []row, header bool) {
+	var cells [][]string
+	for i := range rows {
+		r := &rows[i]
+		subject := r.OrderID
+		if subject == "" {
+			subject = r.EventID
+		}
+		amount := ""
+		if r.AmountMinor != nil {
+			amount = fmt.Sprintf("%d %s", *r.AmountMinor, r.Currency)
+		}
+		cells = append(cells, []string{r.ID, r.ReceivedAt.UTC().Format("2006-01-02T15:04:05.000Z"), r.Source, r.verdictText(), r.Outcome, r.typeText(), subject, strings.TrimSpace(amount), r.RemoteIP})
+	}
+	titles := []string{"ID", "RECEIVED", "SOURCE", "VERDICT", "OUTCOME", "TYPE", "ORDER/EVENT", "MINOR", "FROM"}
+	if !header {
+		for i := range titles {
+			titles[i] = ""
+		}
+	}
+	if len(rows) == 0 {
+		fmt.Fprintln(a.Stdout, "no deliveries")
+		return
+	}
+	a.table(a.Stdout, titles, cells, func(n, col int) string { return rows[n].color(col) })
+}
+
+func tailCommand() *command {
+	return &command{name: "tail", short: "watch deliveries as they come", setup: func(a *app, fs *flag.FlagSet) func(context.Context, []string) int {
+		client, query := adminFlags(a, fs), filters(fs)
+		asJSON := fs.Bool("json", false, "print one JSON object a line")
+		count := fs.Int("count", 0, "end after `NUMBER` rows; 0 = never")
+		return func(ctx context.Context, args []string) int {
+			if len(args) > 0 {
+				return a.usageError("deliveries tail", "unexpected argument %q", args[0])
+			}
+			return a.tail(ctx, client(), query(), *asJSON, *count)
+		}
+	}}
+}
+
+// tail follows the stream of server-sent events until ctx ends.
+func (a *app) tail(ctx context.Context, c *adminClient, query url.Values, asJSON bool, count int) int {
+	resp, err := c.do(ctx, http.MethodGet, "/api/v1/stream", query)
+	if err != nil {
+		return a.fail(exitFound, "%v", err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, 1<<20)
+	shown, event := 0, ""
+	for lines.Scan() {
+		if e, ok := strings.CutPrefix(lines.Text(), "event:"); ok {
+			event = strings.TrimSpace(e)
+			continue
+		}
+		data, ok := bytes.CutPrefix(lines.Bytes(), []byte("data:"))
+		if !ok {
+			if len(lines.Bytes()) == 0 {
+				event = ""
+			}
+			continue
+		}
+		if !a.tailRow(bytes.TrimSpace(data), event, asJSON) {
+			continue
+		}
+		if shown++; count > 0 && shown >= count {
+			return exitOK
+		}
+	}
+	if ctx.Err() != nil {
+		return exitOK
+	}
+	return a.fail(exitFound, "%s has ended the stream", c.base)
+}
+
+func (a *app) tailRow(data []byte, event string, asJSON bool) bool {
+	var r row
+	if err := json.Unmarshal(data, &r); err != nil || r.ID == "" {
+		if event == "dropped" {
+			fmt.Fprintf(a.Stderr, "rows were dropped because this reader is too slow: %s\n", printable(string(data)))
+		}
+		return false
+	}
+	if asJSON {
+		fmt.Fprintln(a.Stdout, string(data))
+		return true
+	}
+	subject := r.OrderID
+	if subject == "" {
+		subject = r.EventID
+	}
+	line := fmt.Sprintf("%s  %-14s %-28s %-10s %-24s %s", r.ReceivedAt.UTC().Format("15:04:05.000"), printable(r.Source),
+		printable(r.verdictText()), printable(r.Outcome), printable(r.typeText()), printable(subject))
+	fmt.Fprintln(a.Stdout, r.ID+"  "+a.paint(r.color(3), strings.TrimRight(line, " ")))
+	return true
+}
+
+// writeFile writes to a file, or to standard output for "-".
+func (a *app) writeFile(path string, b []byte) error {
+	if path == "-" {
+		_, err := a.Stdout.Write(b)
+		return err
+	}
+	return os.WriteFile(path, b, 0o600)
+}

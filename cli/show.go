@@ -1,0 +1,224 @@
+package cli
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"net/http"
+	"net/url"
+	"sort"
+	"strings"
+	"time"
+
+	"penstock/verify"
+)
+
+func showCommand() *command {
+	return &command{name: "show", args: "ID", short: "one delivery: its row, headers and where it was published", long: `
+--case prints it as a case of the vectors' format, for "penstock verify -c FILE --source S
+CASE.json": that tells why it was refused. --body writes the exact bytes.`,
+		setup: func(a *app, fs *flag.FlagSet) func(context.Context, []string) int {
+			client := adminFlags(a, fs)
+			asCase := fs.Bool("case", false, "print a case for penstock verify")
+			body := fs.String("body", "", "write the body to `FILE`, - for standard output")
+			asJSON := fs.Bool("json", false, "print JSON")
+			return func(ctx context.Context, args []string) int {
+				if len(args) != 1 {
+					return a.usageError("deliveries show", "name one delivery")
+				}
+				return a.show(ctx, client(), args[0], showFlags{*asCase, *body, *asJSON})
+			}
+		}}
+}
+
+type showFlags struct {
+	asCase bool
+	body   string
+	asJSON bool
+}
+
+// detail is one delivery as the API gives it.
+type detail struct {
+	row
+	Provider string      `json:"provider"`
+	Method   string      `json:"method"`
+	Path     string      `json:"path"`
+	Target   string      `json:"target"` // with the query
+	URL      string      `json:"url"`    // public, where it is known
+	Headers  [][2]string `json:"headers"`
+}
+
+func (a *app) show(ctx context.Context, c *adminClient, id string, f showFlags) int {
+	path := "/api/v1/deliveries/" + url.PathEscape(id)
+	if f.body != "" {
+		b, err := c.get(ctx, http.MethodGet, path+"/body", nil)
+		if err == nil {
+			err = a.writeFile(f.body, b)
+		}
+		if err != nil {
+			return a.fail(exitFound, "%v", err)
+		}
+		return exitOK
+	}
+	b, err := c.get(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return a.fail(exitFound, "%v", err)
+	}
+	if f.asJSON {
+		return a.printJSON(json.RawMessage(b))
+	}
+	if f.asCase {
+		return a.printCase(ctx, c, path, b)
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(b, &fields); err != nil {
+		return a.fail(exitFound, "%s: is no admin API: %v", c.base, err)
+	}
+	a.printFields(fields)
+	return exitOK
+}
+
+func (a *app) printCase(ctx context.Context, c *adminClient, path string, b []byte) int {
+	var d detail
+	if err := json.Unmarshal(b, &d); err != nil {
+		return a.fail(exitFound, "%s: is no admin API: %v", c.base, err)
+	}
+	body, err := c.get(ctx, http.MethodGet, path+"/body", nil)
+	if err != nil {
+		return a.fail(exitFound, "%v", err)
+	}
+	where := d.URL
+	if where == "" {
+		where = d.Target
+	}
+	if where == "" {
+		where = d.Path
+	}
+	if d.Headers == nil {
+		d.Headers = [][2]string{}
+	}
+	return a.printJSON(struct {
+		Provider string             `json:"provider"`
+		Name     string             `json:"name"`
+		Now      int64              `json:"now"`
+		Request  verify.CaseRequest `json:"request"`
+	}{d.Provider, "delivery " + d.ID, d.ReceivedAt.Unix(), verify.CaseRequest{
+		Method: d.Method, URL: where, Headers: d.Headers, BodyB64: base64.StdEncoding.EncodeToString(body),
+	}})
+}
+
+// printFields prints whatever the API knows of a delivery: plain fields first in the
+// order of the reference, then headers, then what has parts.
+func (a *app) printFields(fields map[string]json.RawMessage) {
+	order := []string{"id", "seq", "received_at", "source", "provider", "verdict", "reason", "outcome", "duplicate_of", "event_id", "event_type", "type",
+		"order_id", "payment_id", "tenant", "status", "amount_minor", "currency", "livemode", "request_id", "idempotency_key", "remote_ip", "method", "path", "size"}
+	seen := map[string]bool{"headers": true}
+	print := func(k string) {
+		v := strings.TrimSpace(string(fields[k]))
+		seen[k] = true
+		if v == "" || v == "null" || v == `""` || v == "[]" {
+			return
+		}
+		var s string
+		if json.Unmarshal(fields[k], &s) == nil {
+			v = s
+		}
+		fmt.Fprintf(a.Stdout, "%-16s %s\n", k, printable(v))
+	}
+	for _, k := range order {
+		print(k)
+	}
+	var rest []string
+	for k := range fields {
+		if !seen[k] {
+			rest = append(rest, k)
+		}
+	}
+	sort.Strings(rest)
+	for _, k := range rest {
+		print(k)
+	}
+	var headers [][2]string
+	if json.Unmarshal(fields["headers"], &headers) == nil && len(headers) > 0 {
+		fmt.Fprintln(a.Stdout, "headers")
+		for _, h := range headers {
+			fmt.Fprintf(a.Stdout, "  %s: %s\n", printable(h[0]), printable(h[1]))
+		}
+	}
+}
+
+func replayCommand() *command {
+	return &command{name: "replay", args: "[ID]", short: "publish again on purpose: one delivery, or all that a filter finds", long: `
+A replay publishes the same event id and key to the same topic, marked with the job's id;
+consumers that dedupe on ce_id and ce_replay take it once. Without an ID at least one
+filter must be given.`,
+		setup: func(a *app, fs *flag.FlagSet) func(context.Context, []string) int {
+			client, query := adminFlags(a, fs), filters(fs)
+			wait := fs.Bool("wait", false, "wait until the job is done")
+			asJSON := fs.Bool("json", false, "print JSON")
+			return func(ctx context.Context, args []string) int {
+				q := query()
+				switch {
+				case len(args) > 1 || len(args) == 1 && len(q) > 0:
+					return a.usageError("deliveries replay", "name one delivery, or give filters")
+				case len(args) == 0 && len(q) == 0:
+					return a.usageError("deliveries replay", "without an ID a filter must be given")
+				case len(args) == 1:
+					return a.replay(ctx, client(), "/api/v1/deliveries/"+url.PathEscape(args[0])+"/replay", nil, *wait, *asJSON)
+				}
+				return a.replay(ctx, client(), "/api/v1/replays", q, *wait, *asJSON)
+			}
+		}}
+}
+
+// job is what the API tells of a replay.
+type job struct {
+	ID      string `json:"id"`
+	State   string `json:"state"`
+	Total   int64  `json:"total"`
+	Done    int64  `json:"done"`
+	Skipped int64  `json:"skipped"`
+	Failed  int64  `json:"failed"`
+	Error   string `json:"error"`
+}
+
+// jobPoll is the time between two looks at a job.
+const jobPoll = 200 * time.Millisecond
+
+func (a *app) replay(ctx context.Context, c *adminClient, path string, query url.Values, wait, asJSON bool) int {
+	b, err := c.get(ctx, http.MethodPost, path, query)
+	var j job
+	for {
+		if err != nil {
+			return a.fail(exitFound, "%v", err)
+		}
+		if err := json.Unmarshal(b, &j); err != nil || j.ID == "" {
+			return a.fail(exitFound, "%s: answers no job", c.base)
+		}
+		if !wait || j.State == "done" || j.State == "failed" || j.State == "canceled" {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return a.fail(exitFound, "stopped waiting; the job %s goes on", j.ID)
+		case <-time.After(jobPoll):
+		}
+		b, err = c.get(ctx, http.MethodGet, "/api/v1/replays/"+url.PathEscape(j.ID), nil)
+	}
+	if asJSON {
+		if code := a.printJSON(json.RawMessage(b)); code != exitOK {
+			return code
+		}
+	} else {
+		fmt.Fprintf(a.Stdout, "job %s: %s, %d done, %d skipped, %d failed\n", j.ID, j.State, j.Done, j.Skipped, j.Failed)
+		if j.Error != "" {
+			fmt.Fprintln(a.Stdout, printable(j.Error))
+		}
+	}
+	if j.State == "failed" || j.Failed > 0 {
+		return exitFound
+	}
+	return exitOK
+}
