@@ -1,0 +1,131 @@
+// Penstock is a webhook ingestion gateway: signed deliveries come in, are proved, kept on
+// stable storage and acked, and go out once, normalized, to Kafka. DESIGN and contract are
+// told in docs/architecture.md; this file is the wiring, in the order of the pipeline.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"penstock/cli"
+	"penstock/config"
+	"penstock/provider"
+)
+
+// stopWithin is what SIGTERM has for everything: the contract says ten seconds whatever
+// Kafka does.
+const stopWithin = 9 * time.Second
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	builtin, err := provider.Builtin()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "penstock: BUG: the built-in providers do not compile:", err)
+		os.Exit(2)
+	}
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	code := cli.Run(ctx, cli.Env{Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Color: cli.Terminal(os.Stdout), Hup: hup},
+		cli.Wiring{Version: cli.Version, Providers: builtin, Catalogue: catalogue{builtin}, Serve: func(ctx context.Context, conf *config.Config, o cli.ServeOptions) error {
+			return serve(ctx, conf, catalogue{builtin}, o)
+		}})
+	stop()
+	os.Exit(code)
+}
+
+// serve runs the gateway until ctx ends. The admin listener opens before the ingest one;
+// Redis and Kafka may be away.
+func serve(ctx context.Context, conf *config.Config, cat config.Catalogue, o cli.ServeOptions) error {
+	log, err := newLogger(conf.Log, o)
+	if err != nil {
+		return err
+	}
+	p, err := build(conf, log, cat)
+	if err != nil {
+		return err
+	}
+	return errors.Join(p.run(ctx, o), p.close())
+}
+
+// run starts the parts in pipeline order, waits for the end of ctx or of a part, and
+// stops them: the edge first, so that nothing new comes in, the archive last.
+func (p *program) run(ctx context.Context, o cli.ServeOptions) error {
+	conf := p.conf.Load()
+	adminLn, err := net.Listen("tcp", conf.Admin.Listen)
+	if err != nil {
+		return fmt.Errorf("listen for admins on %s: %w", conf.Admin.Listen, err)
+	}
+	ingestLn, err := p.ingest.Listen()
+	if err != nil {
+		adminLn.Close()
+		return err
+	}
+	var g group
+	g.add("admin", func(ctx context.Context) error { return p.admin.Run(ctx, adminLn) })
+	if p.pump != nil {
+		g.add("dedupe", p.dedupe.Run)
+		g.add("forward", p.pump.Run)
+	}
+	g.add("reload", func(ctx context.Context) error { p.watch(ctx, o.Hup); return nil })
+	g.add("ingest", func(ctx context.Context) error { return p.ingest.RunOn(ctx, ingestLn) })
+	p.log.Info("penstock is ready", zap.String("ingest", ingestLn.Addr().String()), zap.String("admin", adminLn.Addr().String()),
+		zap.Int("sources", len(conf.Sources)), zap.String("config", config.Digest(conf)))
+	if o.Ready != nil {
+		o.Ready()
+	}
+	return g.run(ctx, p.log)
+}
+
+// group runs parts side by side. The first that ends, or the end of ctx, stops all, in
+// the reverse of the order in which they were added; each gets its time.
+type group struct {
+	names []string
+	parts []func(context.Context) error
+}
+
+func (g *group) add(name string, f func(context.Context) error) {
+	g.names, g.parts = append(g.names, name), append(g.parts, f)
+}
+
+func (g *group) run(ctx context.Context, log *zap.Logger) error {
+	cancels := make([]context.CancelFunc, len(g.parts))
+	done := make([]chan error, len(g.parts))
+	first := make(chan int, len(g.parts))
+	for i, f := range g.parts {
+		var part context.Context
+		part, cancels[i] = context.WithCancel(context.WithoutCancel(ctx))
+		done[i] = make(chan error, 1)
+		go func() { done[i] <- f(part); first <- i }()
+	}
+	var errs []error
+	select {
+	case <-ctx.Done():
+	case i := <-first:
+		errs = append(errs, fmt.Errorf("%s ended by itself", g.names[i]))
+	}
+	deadline := time.After(stopWithin)
+	for i := len(g.parts) - 1; i >= 0; i-- {
+		began := time.Now()
+		cancels[i]()
+		select {
+		case err := <-done[i]:
+			if err != nil && !errors.Is(err, context.Canceled) {
+				errs = append(errs, fmt.Errorf("%s: %w", g.names[i], err))
+			}
+			log.Info("stopped", zap.String("part", g.names[i]), zap.Duration("took", time.Since(began)))
+		case <-deadline:
+			// What was acked is on disk and what was sent has its intent: leaving now loses nothing.
+			log.Warn("left behind", zap.String("part", g.names[i]), zap.Duration("after", stopWithin))
+			return errors.Join(errs...)
+		}
+	}
+	return errors.Join(errs...)
+}

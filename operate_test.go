@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"penstock/admin"
+	"penstock/archive"
+	"penstock/config"
+	"penstock/provider"
+)
+
+const (
+	head   = "ingest: {listen: '127.0.0.1:0'}\nadmin: {listen: '127.0.0.1:0'}\narchive: {dir: %s}\nforward: {kafka: {brokers: ['127.0.0.1:1']}}\nsources:\n"
+	stripe = "  - {name: shop, provider: stripe, credentials: {secrets: [whsec_0123456789abcdef]}}\n"
+	github = "  - {name: hub, provider: github, credentials: {secrets: [0123456789abcdef0123]}}\n"
+)
+
+// rig is a gateway that is built and does not run: nothing listens, nothing is sent.
+type rig struct {
+	t    *testing.T
+	p    *program
+	path string
+	head string
+}
+
+func newRig(t *testing.T, sources string) *rig {
+	t.Helper()
+	builtin, err := provider.Builtin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	r := &rig{t: t, path: filepath.Join(dir, "p.yaml"), head: fmt.Sprintf(head, filepath.Join(dir, "data"))}
+	r.write(sources)
+	cat := catalogue{builtin}
+	conf, err := config.Load(r.path, cat)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.p, err = build(conf, zap.NewNop(), cat); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); r.p.watch(ctx, nil) }()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+		if err := r.p.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+func (r *rig) write(sources string) {
+	r.t.Helper()
+	if err := os.WriteFile(r.path, []byte(r.head+sources), 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// reload is POST /api/v1/reload.
+func (r *rig) reload(sources string) error {
+	r.t.Helper()
+	r.write(sources)
+	return r.p.askReload(r.t.Context())
+}
+
+func TestReloadAsked(t *testing.T) {
+	r := newRig(t, stripe)
+	if err := r.reload(stripe + github); err != nil || (operator{r.p}).source("hub") == nil {
+		t.Errorf("reload: %v", err)
+	}
+	err := r.reload(stripe + strings.Replace(github, "github", "githb", 1))
+	if err == nil || !strings.Contains(err.Error(), `p.yaml:7:27: sources[1].provider: unknown provider "githb"`) {
+		t.Errorf("a bad file is answered %v", err)
+	}
+	if o := (operator{r.p}); o.source("hub") == nil || !slices.Contains(r.p.health().Degraded, "the changed configuration is not in force") {
+		t.Errorf("the old configuration is gone, or readiness does not say so: %q", r.p.health().Degraded)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := (&program{asked: make(chan chan<- error)}).askReload(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("whoever gave up is answered %v", err)
+	}
+}
+
+// TestResumeRemovedSource: what a removed source left behind must not wait for ever.
+func TestResumeRemovedSource(t *testing.T) {
+	r := newRig(t, stripe+github)
+	o := operator{r.p}
+	if err := o.Pause(t.Context(), "hub", "ops"); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.reload("# without hub\n" + stripe); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := o.List(t.Context()); err != nil || len(list) != 2 || list[1].Name != "hub" || !list[1].Paused {
+		t.Errorf("sources %+v, %v", list, err)
+	}
+	if err := o.Resume(t.Context(), "hub", "ops"); err != nil || len(r.p.pump.Paused()) > 0 {
+		t.Errorf("resume: %v, paused %q", err, r.p.pump.Paused())
+	}
+	if err := o.Resume(t.Context(), "hub", "ops"); !errors.Is(err, admin.ErrNotFound) {
+		t.Errorf("a source that nobody knows: %v", err)
+	}
+}
+
+// TestPausedByConfiguration: what the file paused it also resumes; a pause by hand stays.
+func TestPausedByConfiguration(t *testing.T) {
+	paused := strings.Replace(github, "name: hub", "name: hub, paused: true", 1)
+	r := newRig(t, stripe+paused)
+	if err := (operator{r.p}).Pause(t.Context(), "shop", "ops"); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.p.pump.Paused(); len(got) != 2 {
+		t.Errorf("paused %q, want both", got)
+	}
+	if err := r.reload(stripe + github); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.p.pump.Paused(); !slices.Equal(got, []string{"shop"}) {
+		t.Errorf("paused %q, want only what was paused by hand", got)
+	}
+}
+
+// TestReleaseOnce: a second release of a delivery would be a second event.
+func TestReleaseOnce(t *testing.T) {
+	r := newRig(t, stripe)
+	o := operator{r.p}
+	d := &archive.Delivery{Source: "shop", Provider: "stripe", Verdict: archive.Rejected, Reason: "signature_mismatch", ReceivedAt: time.Now(),
+		Method: "POST", Target: []byte("/in/shop"), Body: []byte(`{"id":"evt_1","type":"payment_intent.succeeded"}`)}
+	if _, err := r.p.archive.Reject(d); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := o.Reverify(t.Context(), d.ID, true, "ops"); err != nil || !v.Released || !v.Forced {
+		t.Fatalf("release: %+v, %v", v, err)
+	}
+	if err := r.p.archive.AppendOutcomes([]archive.Outcome{{Delivery: d.Seq, Kind: archive.Published, Sink: "kafka:x", Topic: "t", Items: 1, At: time.Now()}}); err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		if _, err := o.Reverify(t.Context(), d.ID, true, "ops"); errors.Is(err, admin.ErrConflict) && errors.Is(err, errReleased) {
+			return
+		}
+		time.Sleep(20 * time.Millisecond) // the index follows
+	}
+	t.Error("it was released again")
+}
+
+// TestStats: what was called and belongs to nobody is there for those who look for a
+// provider that was set up with a typing error.
+func TestStats(t *testing.T) {
+	r := newRig(t, stripe)
+	in, ok := r.p.stats(t.Context()).(map[string]any)["ingest"].(map[string]any)
+	if !ok || fmt.Sprint(in["unknown_paths"]) != "[]" {
+		t.Errorf("ingest stats %v", in)
+	}
+}

@@ -1,0 +1,309 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"penstock/admin"
+	"penstock/archive"
+	"penstock/cli"
+	"penstock/config"
+	"penstock/dedupe"
+	"penstock/forward"
+	"penstock/ingest"
+)
+
+// reloadWithin is how long an operator's reload waits for its turn: a look at files that
+// never rest gives up within it.
+const reloadWithin = 12 * time.Second
+
+// program is one running gateway. pump and dedupe are nil while no sink is configured.
+type program struct {
+	conf    atomic.Pointer[config.Config]
+	failed  atomic.Pointer[string] // why the changed file is not in force; nil = it is
+	asked   chan chan<- error      // reloads that an operator waits for; watch answers
+	log     *zap.Logger
+	archive *archive.Archive
+	epochs  *epochs
+	dedupe  *dedupe.Deduper
+	pump    *forward.Pump
+	ingest  *ingest.Server
+	admin   *admin.Server
+	cat     config.Catalogue
+
+	releasing releases
+}
+
+// build makes the parts in the order of the pipeline; nothing listens yet.
+func build(conf *config.Config, log *zap.Logger, cat config.Catalogue) (*program, error) {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "penstock_build_info", Help: "Always 1; the labels say what runs."}, []string{"version"})
+	reg.MustRegister(info)
+	info.WithLabelValues(cli.Version).Set(1)
+
+	p := &program{log: log, cat: cat, asked: make(chan chan<- error), epochs: &epochs{opened: make(chan struct{}), known: map[uint64]*forward.SourceInfo{}}}
+	p.conf.Store(conf)
+	var err error
+	if p.archive, err = archive.Open(conf.Archive.Dir, archive.Options{
+		SegmentBytes: int64(conf.Archive.SegmentSize), MaxInFlight: int64(conf.Ingest.MaxInFlight),
+		Retention:  archive.Retention{Age: conf.Archive.Retention.Age, Size: int64(conf.Archive.Retention.Size)},
+		Quarantine: archive.Quarantine{Size: int64(conf.Archive.Quarantine.Size)}, ReservePercent: reserve(conf.Archive.Reserve),
+		Logger: log.Named("archive"), Registerer: reg, Extract: p.epochs.fields, PendingSink: func() bool { return conf.Forward != nil },
+	}); err != nil {
+		return nil, err
+	}
+	p.epochs.open(p.archive, conf)
+	if err := p.buildRest(conf, reg); err != nil {
+		return nil, errors.Join(err, p.archive.Close())
+	}
+	return p, nil
+}
+
+func (p *program) buildRest(conf *config.Config, reg *prometheus.Registry) error {
+	if err := p.buildForward(conf, reg); err != nil {
+		return err
+	}
+	if err := p.buildIngest(conf, reg); err != nil {
+		return err
+	}
+	return p.buildAdmin(conf, reg)
+}
+
+func (p *program) buildForward(conf *config.Config, reg *prometheus.Registry) error {
+	if conf.Forward == nil {
+		return nil
+	}
+	redis, err := redisOptions(conf.Dedupe.Redis)
+	if err != nil {
+		return fmt.Errorf("dedupe.redis: %w", err)
+	}
+	kafka, err := kafkaOptions(conf.Forward.Kafka)
+	if err != nil {
+		return fmt.Errorf("forward.kafka: %w", err)
+	}
+	kafka.Logger, kafka.Registerer = p.log.Named("kafka"), reg
+	node := nodeName(p.archive)
+	opts := dedupe.Options{Node: node, Redis: redis, Local: p.archive, Window: conf.Dedupe.Window, Logger: p.log.Named("dedupe"), Registerer: reg,
+		Outcomes: func(ctx context.Context, from uint64, f func(dedupe.Claim) bool) error {
+			return p.pump.Confirms(ctx, from, f)
+		}}
+	if r := conf.Dedupe.Redis; r != nil {
+		opts.BatchTimeout = r.Timeout
+	}
+	if p.dedupe, err = dedupe.New(opts); err != nil {
+		return err
+	}
+	p.pump, err = forward.New(forward.Options{
+		Archive: forward.FromArchive(p.archive), Dedupe: p.dedupe, Kafka: kafka, Source: p.epochs.source,
+		Topic: conf.Forward.Kafka.Topic, DeadLetterTopic: conf.Forward.Kafka.DeadLetterTopic, Start: forward.Start(conf.Forward.Start), Window: conf.Dedupe.Window,
+		AdminURL: adminURL(conf), Node: node, KeepFor: conf.Archive.Retention.Age,
+		MaxBytes: int64(conf.Forward.Kafka.MaxInFlightBytes), MaxEventSize: int(conf.Forward.Kafka.MaxMessageBytes) * 9 / 10,
+		Logger: p.log.Named("forward"), Registerer: reg,
+	})
+	if err != nil {
+		return err
+	}
+	p.archive.SetKeep(p.pump.Keep)
+	return p.applyPaused(nil, conf)
+}
+
+func (p *program) buildIngest(conf *config.Config, reg *prometheus.Registry) error {
+	in := &conf.Ingest
+	o := ingest.Options{Listen: in.Listen, Path: in.Path, PublicURL: in.PublicURL, MaxBodyBytes: int64(in.MaxBody), InFlightBytes: int64(in.MaxInFlight),
+		MaxConns: in.MaxConnections, MaxConnsPerIP: in.MaxConnsPerIP, ReadTimeout: in.ReadTimeout, IdleTimeout: in.IdleTimeout, WriteTimeout: in.WriteTimeout,
+		DrainTimeout: in.DrainTimeout, Logger: p.log.Named("ingest"), Registerer: reg}
+	if o.MaxConnsPerIP == 0 {
+		o.MaxConnsPerIP = o.MaxConns // the configuration's "no bound of its own"
+	}
+	var err error
+	if o.TrustedProxies, err = parsePrefixes(in.TrustedProxies); err != nil {
+		return err
+	}
+	if in.ProxyProtocol != nil {
+		if o.ProxyProtocol, err = parsePrefixes(in.ProxyProtocol.Trusted); err != nil {
+			return err
+		}
+	}
+	if in.TLS != nil {
+		o.TLS = &ingest.TLS{CertFile: strings.TrimPrefix(in.TLS.Cert, "file:"), KeyFile: strings.TrimPrefix(in.TLS.Key, "file:")}
+	}
+	if p.ingest, err = ingest.New(o, p.archive); err != nil {
+		return err
+	}
+	list, warnings, err := endpoints(conf, p.archive.RegisterEpoch)
+	if err != nil {
+		return err
+	}
+	p.warn(warnings)
+	return p.ingest.SetSources(list)
+}
+
+func (p *program) buildAdmin(conf *config.Config, reg *prometheus.Registry) error {
+	o := admin.Options{Listen: conf.Admin.Listen, Tokens: tokens(conf), Archive: p.archive, Sources: operator{p}, Reverifier: operator{p}, Health: p.health, Stats: p.stats, Reload: p.askReload,
+		Logger: p.log.Named("admin"), Gatherer: reg, Registerer: reg, Version: cli.Version}
+	if p.pump != nil {
+		o.Replayer = operator{p}
+	}
+	if t := conf.Admin.TLS; t != nil {
+		cert, err := tls.LoadX509KeyPair(strings.TrimPrefix(t.Cert, "file:"), strings.TrimPrefix(t.Key, "file:"))
+		if err != nil {
+			return fmt.Errorf("admin.tls: %w", err)
+		}
+		o.TLS = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
+	}
+	var err error
+	p.admin, err = admin.New(o)
+	return err
+}
+
+func tokens(conf *config.Config) (out []admin.Token) {
+	for _, t := range conf.Admin.Tokens {
+		out = append(out, admin.Token{Name: t.Name, Role: admin.Role(t.Role), Token: t.Token.Reveal(), Sources: t.Sources})
+	}
+	return out
+}
+
+// close lets go of the archive, last: until here everything may still write to it.
+func (p *program) close() error {
+	err := p.archive.Close()
+	_ = p.log.Sync() // a terminal cannot be synced and says so
+	return err
+}
+
+// watch reloads on SIGHUP and when the file or a secret changes.
+func (p *program) watch(ctx context.Context, hup <-chan os.Signal) {
+	config.Watch(ctx, config.WatchOptions{Config: p.conf.Load(), Catalogue: p.cat, Hup: hup, Asked: p.asked, Apply: p.reload,
+		Failed: func(err error) {
+			if err == nil {
+				p.failed.Store(nil)
+				return
+			}
+			text := err.Error()
+			p.failed.Store(&text)
+			p.log.Error("the changed configuration is not in force; the old one stays", zap.Error(err))
+		}})
+}
+
+// askReload is SIGHUP over the API: it waits for what comes of it.
+func (p *program) askReload(ctx context.Context) error {
+	answer := make(chan error, 1)
+	select {
+	case p.asked <- answer:
+		return <-answer
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(reloadWithin):
+		return errors.New("the files are being written, or the gateway is stopping; ask again")
+	}
+}
+
+// reload puts sources and tokens of a new configuration in force, all or nothing.
+func (p *program) reload(next *config.Config, restart []string) error {
+	list, warnings, err := endpoints(next, p.archive.RegisterEpoch)
+	if err != nil {
+		return err
+	}
+	if err := p.admin.SetTokens(tokens(next)); err != nil {
+		return err
+	}
+	p.epochs.setURLs(next)
+	if err := p.ingest.SetSources(list); err != nil {
+		return errors.Join(err, p.admin.SetTokens(tokens(p.conf.Load())))
+	}
+	was := p.conf.Swap(next)
+	p.warn(warnings)
+	if p.pump != nil {
+		p.pump.Reload()
+		if err := p.applyPaused(was, next); err != nil {
+			return err
+		}
+	}
+	p.log.Info("configuration reloaded", zap.Int("sources", len(next.Sources)), zap.String("digest", config.Digest(next)))
+	if len(restart) > 0 {
+		p.log.Warn("some changes want a restart and are not in force", zap.Strings("keys", restart))
+	}
+	return nil
+}
+
+func (p *program) warn(warnings []string) {
+	for _, w := range warnings {
+		p.log.Warn("configuration", zap.String("warning", w))
+	}
+}
+
+// adminURL is where a claim-check points to: what people open the page by, else the
+// listener itself, which is right for one machine.
+func adminURL(conf *config.Config) string {
+	if conf.Admin.PublicURL != "" {
+		return conf.Admin.PublicURL
+	}
+	if conf.Admin.TLS != nil {
+		return "https://" + conf.Admin.Listen
+	}
+	return "http://" + conf.Admin.Listen
+}
+
+// applyPaused pauses what the configuration pauses, and resumes what it paused before a
+// reload and no longer does. A source that an operator paused by hand stays so until
+// somebody resumes it. was is nil at the start.
+func (p *program) applyPaused(was, conf *config.Config) error {
+	before := map[string]bool{}
+	if was != nil {
+		for i := range was.Sources {
+			before[was.Sources[i].Name] = was.Sources[i].Paused
+		}
+	}
+	for i := range conf.Sources {
+		s, err := &conf.Sources[i], error(nil)
+		switch {
+		case s.Paused:
+			err = p.pump.Pause(s.Name)
+		case before[s.Name]:
+			err = p.pump.Resume(s.Name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reserve turns "0 percent" into what the archive calls none.
+func reserve(percent int) int {
+	if percent == 0 {
+		return -1
+	}
+	return percent
+}
+
+func newLogger(c config.Log, o cli.ServeOptions) (*zap.Logger, error) {
+	level, err := zapcore.ParseLevel(c.Level)
+	if err != nil {
+		return nil, fmt.Errorf("log.level: %w", err)
+	}
+	enc := zap.NewProductionEncoderConfig()
+	enc.TimeKey, enc.EncodeTime, enc.EncodeDuration = "time", zapcore.RFC3339NanoTimeEncoder, zapcore.StringDurationEncoder
+	encoder := zapcore.NewJSONEncoder(enc)
+	if o.Dev || c.Format == "console" {
+		enc.EncodeTime = zapcore.TimeEncoderOfLayout(time.TimeOnly)
+		encoder = zapcore.NewConsoleEncoder(enc)
+	}
+	if o.Dev {
+		level = max(level, zapcore.WarnLevel)
+	}
+	// One line per second and message is enough to know; the rest is counted in metrics.
+	core := zapcore.NewSamplerWithOptions(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(o.Log)), level), time.Second, 20, 0)
+	return zap.New(core), nil
+}

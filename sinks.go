@@ -1,0 +1,149 @@
+package main
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+
+	"penstock/archive"
+	"penstock/config"
+	"penstock/dedupe"
+	"penstock/forward"
+	"penstock/provider"
+)
+
+// epochs turns an epoch document of the archive into what the pump publishes by. A
+// definition is compiled once.
+type epochs struct {
+	opened  chan struct{} // closed when archive is there
+	archive *archive.Archive
+	mu      sync.Mutex
+	known   map[uint64]*forward.SourceInfo
+	urls    map[string]string // public URL by source, as configured today
+}
+
+func (e *epochs) source(id, near uint64) (*forward.SourceInfo, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if s, ok := e.known[id]; ok {
+		return s, nil
+	}
+	doc, err := e.archive.Epoch(id, near)
+	if err != nil {
+		return nil, fmt.Errorf("definition of delivery seq=%d: %w", near, err)
+	}
+	var ep epoch
+	if err := json.Unmarshal(doc, &ep); err != nil {
+		return nil, fmt.Errorf("read epoch %x: %w", id, err)
+	}
+	d, err := provider.Parse("epoch "+ep.Source, []byte(ep.Definition))
+	if err != nil {
+		return nil, fmt.Errorf("definition of source %s: %w", ep.Source, err)
+	}
+	s := &forward.SourceInfo{Name: ep.Source, Provider: ep.Provider, Definition: d, PublicURL: e.urls[ep.Source], Topic: ep.Topic,
+		Window: ep.Window, Group: ep.Group, LiveOnly: ep.Mode == "live", ByContent: ep.Identity == "body"}
+	e.known[id] = s
+	return s, nil
+}
+
+// open hands over the archive, which was opened with fields as its extractor: until then
+// fields waits.
+func (e *epochs) open(a *archive.Archive, c *config.Config) {
+	e.setURLs(c)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.archive = a
+	close(e.opened)
+}
+
+// setURLs takes over what the sources' public URLs are today.
+func (e *epochs) setURLs(c *config.Config) {
+	urls := map[string]string{}
+	for i := range c.Sources {
+		urls[c.Sources[i].Name] = c.Sources[i].URL()
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.urls = urls
+	clear(e.known)
+}
+
+// fields is the index's extractor for deliveries that have no outcome yet.
+func (e *epochs) fields(d *archive.Delivery) (archive.Fields, bool) {
+	<-e.opened
+	s, err := e.source(d.Epoch, d.Seq)
+	if err != nil {
+		return archive.Fields{}, false
+	}
+	return forward.Fields(d, s)
+}
+
+func redisOptions(r *config.Redis) (*dedupe.RedisOptions, error) {
+	if r == nil {
+		return nil, nil
+	}
+	o := &dedupe.RedisOptions{Addresses: r.Addresses, Username: r.Username, Password: r.Password.Reveal(), DB: r.DB, Prefix: r.Prefix, Cluster: r.Cluster}
+	if s := r.Sentinel; s != nil {
+		o.Master, o.SentinelUsername, o.SentinelPassword = s.Master, s.Username, s.Password.Reveal()
+	}
+	var err error
+	o.TLS, err = clientTLS(r.TLS)
+	return o, err
+}
+
+func kafkaOptions(k *config.Kafka) (forward.KafkaOptions, error) {
+	o := forward.KafkaOptions{Brokers: k.Brokers, ClientID: k.ClientID, MaxBatchBytes: int(k.MaxMessageBytes), MaxInFlightBytes: int64(k.MaxInFlightBytes)}
+	var err error
+	if o.Compression, err = forward.ParseCompression(k.Compression); err != nil {
+		return o, err
+	}
+	if c := k.CreateTopics; c != nil {
+		o.CreateTopics = &forward.CreateTopics{Partitions: c.Partitions, Replication: c.Replication}
+	}
+	if s := k.SASL; s != nil {
+		o.SASL = &forward.SASLOptions{Mechanism: strings.ToUpper(s.Mechanism), Username: s.Username, Password: s.Password.Reveal()}
+	}
+	o.TLS, err = clientTLS(k.TLS)
+	return o, err
+}
+
+// clientTLS is TLS towards a server of ours; nil where it is not configured.
+func clientTLS(c *config.ClientTLS) (*tls.Config, error) {
+	if c == nil || !c.Enabled {
+		return nil, nil
+	}
+	t := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.ServerName}
+	if c.CA != "" {
+		pool, err := certPool(c.CA)
+		if err != nil {
+			return nil, err
+		}
+		t.RootCAs = pool
+	}
+	if c.Cert != "" {
+		cert, err := tls.LoadX509KeyPair(strings.TrimPrefix(c.Cert, "file:"), strings.TrimPrefix(c.Key, "file:"))
+		if err != nil {
+			return nil, fmt.Errorf("client certificate: %w", err)
+		}
+		t.Certificates = []tls.Certificate{cert}
+	}
+	return t, nil
+}
+
+// nodeName is what this node calls itself in claims: the host's name serves people, and
+// the archive's node id behind it keeps two gateways on one host apart.
+func nodeName(a *archive.Archive) string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "node"
+	}
+	return fmt.Sprintf("%s-%s", strings.Map(func(r rune) rune {
+		if r == ':' || r <= ' ' {
+			return '-'
+		}
+		return r
+	}, host), a.Node())
+}

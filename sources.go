@@ -1,0 +1,192 @@
+package main
+
+import (
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml/ast"
+
+	"penstock/config"
+	"penstock/ingest"
+	"penstock/provider"
+	"penstock/verify"
+)
+
+// catalogue answers config's questions about providers.
+type catalogue struct{ builtin *provider.Catalogue }
+
+func (c catalogue) Provider(name string) (config.ProviderInfo, bool) {
+	d, ok := c.builtin.Get(name)
+	if !ok {
+		return config.ProviderInfo{}, false
+	}
+	return providerInfo(d), true
+}
+
+func (c catalogue) Names() []string { return c.builtin.Names() }
+
+func (c catalogue) Inline(node ast.Node) (config.ProviderInfo, error) {
+	d, err := provider.FromNode(node)
+	if err != nil {
+		return config.ProviderInfo{}, err
+	}
+	return providerInfo(d), nil
+}
+
+func providerInfo(d *provider.Definition) config.ProviderInfo {
+	ranges, _ := d.IPRanges()
+	info := config.ProviderInfo{Name: d.Name, MaxBody: d.MaxBody(), RetryHorizon: d.RetryHorizon(), HasIPs: len(ranges) > 0, Handle: d}
+	for _, s := range d.CredentialSpecs() {
+		info.Credentials = append(info.Credentials, config.CredentialSpec{Name: s.Name, Secret: s.Secret, Required: s.Required, About: s.About, AnyOf: s.AnyOf})
+	}
+	return info
+}
+
+// epoch is what a delivery must be published by, whatever becomes of its source's
+// configuration: it stands in the archive beside the deliveries, and holds no secret.
+type epoch struct {
+	Source     string        `json:"source"`
+	Provider   string        `json:"provider"`
+	Definition string        `json:"definition"` // YAML
+	Topic      string        `json:"topic"`      // filled in; "" while no sink is configured
+	Window     time.Duration `json:"window_ns"`
+	Group      string        `json:"group,omitempty"`
+	Identity   string        `json:"identity,omitempty"`
+	Mode       string        `json:"mode,omitempty"`
+}
+
+func epochOf(s *config.Source, f *config.Forward) ([]byte, error) {
+	d := s.Definition.(*provider.Definition)
+	e := epoch{Source: s.Name, Provider: d.Name, Definition: string(d.YAML()), Window: s.Dedupe.Window, Group: s.Dedupe.Group, Identity: s.Dedupe.Identity, Mode: s.Mode}
+	if f != nil {
+		e.Topic = topicOf(s, f, d.Name)
+	}
+	return json.Marshal(e)
+}
+
+func topicOf(s *config.Source, f *config.Forward, providerName string) string {
+	t := s.Topic
+	if t == "" {
+		t = f.Kafka.Topic
+	}
+	return strings.NewReplacer("{provider}", providerName, "{source}", s.Name).Replace(t)
+}
+
+// endpoints makes what the edge serves out of the configured sources. Every mistake is
+// reported with the place of its source.
+func endpoints(c *config.Config, register func(source string, doc []byte) uint64) (out []ingest.Source, warnings []string, err error) {
+	var errs []error
+	for i := range c.Sources {
+		s := &c.Sources[i]
+		place := fmt.Sprintf("%s:%d:%d: source %s", c.Path, s.Line, s.Col, s.Name)
+		e, weak, err := endpoint(s)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", place, err))
+			continue
+		}
+		for _, w := range weak {
+			warnings = append(warnings, place+": "+w)
+		}
+		doc, err := epochOf(s, c.Forward)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		e.Epoch = register(s.Name, doc)
+		out = append(out, e)
+	}
+	return out, warnings, errors.Join(errs...)
+}
+
+func endpoint(s *config.Source) (e ingest.Source, warnings []string, err error) {
+	d := s.Definition.(*provider.Definition)
+	v, err := verifier(s)
+	if err != nil {
+		return e, nil, err
+	}
+	e = ingest.Source{Name: s.Name, Provider: d.Name, Path: s.Path, Methods: d.Methods(), Verifier: v, MaxBody: int64(s.MaxBody), PublicURL: s.URL()}
+	if s.Rate != nil {
+		e.Rate, e.Burst = s.Rate.PerSecond, s.Rate.Burst
+	}
+	if len(s.AllowIPs) > 0 {
+		prefixes, err := allowed(s.AllowIPs, d)
+		if err != nil {
+			return e, nil, err
+		}
+		e.Allow = verify.NewAllowlist(prefixes)
+	}
+	if s.ClientCA != "" {
+		if e.ClientCA, err = certPool(s.ClientCA); err != nil {
+			return e, nil, err
+		}
+	}
+	return e, v.Warnings(), nil
+}
+
+func verifier(s *config.Source) (*verify.Verifier, error) {
+	creds := provider.Credentials{}
+	for name, values := range s.Credentials {
+		for _, v := range values {
+			creds[name] = append(creds[name], v.Reveal())
+		}
+	}
+	return verify.New(s.Definition.(*provider.Definition), creds, verify.Options{Tolerance: s.Tolerance, Settings: s.Settings})
+}
+
+func allowed(list []string, d *provider.Definition) (out []netip.Prefix, err error) {
+	for _, a := range list {
+		if a == "provider" {
+			published, _ := d.IPRanges()
+			out = append(out, published...)
+			continue
+		}
+		p, err := parsePrefix(a)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+// parsePrefix reads a CIDR or a single address.
+func parsePrefix(s string) (netip.Prefix, error) {
+	if p, err := netip.ParsePrefix(s); err == nil {
+		return p, nil
+	}
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("%q is no address and no CIDR: %w", s, err)
+	}
+	return netip.PrefixFrom(a, a.BitLen()), nil
+}
+
+func parsePrefixes(list []string) (out []netip.Prefix, err error) {
+	for _, s := range list {
+		p, err := parsePrefix(s)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+func certPool(path string) (*x509.CertPool, error) {
+	path = strings.TrimPrefix(path, "file:")
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s holds no certificate in PEM", path)
+	}
+	return pool, nil
+}
