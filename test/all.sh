@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Every test there is, and a plain word on what it ran against.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. test/.run/env
+export PENSTOCK_REQUIRE_REAL=1
+echo "tests run against: redis-server at $PENSTOCK_REDIS, Apache Kafka at $PENSTOCK_KAFKA"
+go test -count=1 -timeout 25m ./...
+go test -count=1 ./verify -run '^TestVectors$' -v | grep -E '^(not in|vectors:|ok|FAIL|---|  )' | tail -8
+kafka=$(basename "$(ls test/kafka/target/dependency/kafka_2.13-*.jar)" .jar)
+echo "ran against: $(redis-server --version | cut -d' ' -f1-3), Apache Kafka ${kafka#kafka_2.13-}, kcat $(kcat -V 2>&1 | grep -o 'Version [^ ]*' | head -1)"
