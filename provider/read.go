@@ -225,7 +225,8 @@ func (c *reading) parseBodyForm() error {
 	if len(b) == 0 || b[0] == '{' || b[0] == '[' || b[0] == '<' || bytes.IndexByte(b, '=') < 0 {
 		return errNoDocument
 	}
-	pairs, err := parseForm(b)
+	// The blanks belong to the fields: what is read is what was verified.
+	pairs, err := parseForm(c.r.Body)
 	if err != nil {
 		return err
 	}
