@@ -318,14 +318,16 @@ func TestRealFlushed(t *testing.T) {
 // after a flush, and lapses when its node is dead.
 func TestRealRenew(t *testing.T) {
 	s := startRedis(t)
-	lease := 300 * time.Millisecond
-	a := open(t, Options{Node: "n1", Redis: redisAt(s.addr), Lease: lease}, true)
-	dead := open(t, Options{Node: "n3", Redis: redisAt(s.addr), Lease: lease}, false)
-	b := open(t, Options{Node: "n2", Redis: redisAt(s.addr), Lease: lease}, true)
+	// Long enough that a busy machine's renewal (every third of it) comes in time.
+	lease := 1500 * time.Millisecond
+	node := func(name string, run bool) *Deduper {
+		return open(t, Options{Node: name, Redis: redisAt(s.addr), Lease: lease, BatchTimeout: lease}, run)
+	}
+	a, dead, b := node("n1", true), node("n3", false), node("n2", true)
 	want(t, ask(a, claimOf(1, "a"))[0], Publish, "")
 	want(t, ask(dead, claimOf(2, "c"))[0], Publish, "")
 	want(t, ask(b, claimOf(2, "b"))[0], Park, "c")
-	time.Sleep(3 * lease)
+	time.Sleep(2 * lease)
 	want(t, ask(b, claimOf(1, "b"))[0], Park, "a")
 	want(t, ask(b, claimOf(2, "b"))[0], Publish, "")
 	s.do(t, "flushall")
