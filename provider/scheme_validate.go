@@ -7,7 +7,11 @@ import (
 )
 
 var (
-	schemeNames    = []string{"hmac", "hash", "hash_concat", "rsa", "ecdsa", "ed25519", "standard_webhooks", "token", "basic", "none"}
+	schemeNames = []string{"hmac", "hash", "hash_concat", "rsa", "ecdsa", "ed25519", "standard_webhooks", "token", "basic", "none"}
+	// OwnSchemes are the schemes that package verify has code of its own for, one name each.
+	OwnSchemes = []string{}
+	// AckBuilders are the answers that package verify computes.
+	AckBuilders    = []string{"wayforpay"}
 	algorithmNames = []string{"md5", "sha1", "sha256", "sha384", "sha512", "sha3-256"}
 	encodingNames  = []string{"hex", "hex_lower", "HEX", "base64", "base64url"}
 	unitNames      = []string{"s", "ms", "s_or_ms", "rfc3339", "http_date"}
@@ -19,7 +23,9 @@ var (
 // Validate returns every mistake of the scheme part, each a *SchemeError.
 func (s *Scheme) Validate() []error {
 	c := &schemeCheck{s: s}
-	c.oneOf("scheme", s.Scheme, schemeNames, true)
+	if !IsOwnScheme(s.Scheme) {
+		c.oneOf("scheme", s.Scheme, schemeNames, true)
+	}
 	c.primitive()
 	c.message()
 	c.all()
@@ -51,6 +57,9 @@ func (c *schemeCheck) oneOf(path, v string, list []string, required bool) {
 	}
 }
 
+// IsOwnScheme says whether verify has code of its own for the scheme of that name.
+func IsOwnScheme(name string) bool { return contains(OwnSchemes, name) }
+
 // signs says whether the scheme signs bytes, as opposed to carrying a shared token.
 func (c *schemeCheck) signs() bool {
 	switch c.s.Scheme {
@@ -80,8 +89,10 @@ func (c *schemeCheck) primitive() {
 			c.add("algorithm", "%s is not used with %s (sha1, sha256, sha384, sha512)", s.Algorithm, s.Scheme)
 		}
 	}
-	switch s.Scheme {
-	case "rsa", "ecdsa", "ed25519":
+	switch {
+	case IsOwnScheme(s.Scheme):
+		c.oneOf("key", s.Key, []string{"utf8", "base64", "hex", "pem", "base64_pem", "jwks"}, false)
+	case s.Scheme == "rsa" || s.Scheme == "ecdsa" || s.Scheme == "ed25519":
 		c.oneOf("key", s.Key, []string{"pem", "base64_pem", "hex", "base64", "whpk", "jwks"}, false)
 	default:
 		c.oneOf("key", s.Key, []string{"utf8", "base64", "hex", "nfkd", "whsec", "whsec_or_text"}, false)
@@ -285,9 +296,7 @@ func (c *schemeCheck) answers() {
 		if _, err := ParseTemplate(strings.ReplaceAll(a.a.Body, "{", "{form:")); a.a.Fields && err != nil {
 			c.add(a.path+".body", "%v", err)
 		}
-		if b := a.a.Builder; b != "" && b != "wayforpay" {
-			c.add(a.path+".builder", "%q is not one of wayforpay", b)
-		}
+		c.oneOf(a.path+".builder", a.a.Builder, AckBuilders, false)
 	}
 }
 

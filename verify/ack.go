@@ -15,7 +15,7 @@ func (v *Verifier) compileAnswers() {
 	}
 	v.ack = Reply{Status: 200}
 	if a := v.s.Ack; a != nil {
-		v.ackBuilder = a.Builder
+		v.ackBuilder = ackBuilders[a.Builder]
 		v.ack = fixedReply(a, 200)
 		if a.Fields {
 			v.ackFields, _ = provider.ParseTemplate(ackTemplate(a.Body)) // Validate has read it
@@ -45,7 +45,7 @@ func fixedReply(a *provider.Answer, status int) Reply {
 // computed from it with the credential that verified it. now is the receiver's clock.
 // The caller must not write to the reply's body.
 func (v *Verifier) Ack(r *provider.Request, now time.Time) (reply Reply) {
-	if v.ackBuilder == "" && v.ackFields == nil {
+	if v.ackBuilder == nil && v.ackFields == nil && v.ownAck == nil {
 		return v.ack
 	}
 	defer func() {
@@ -58,7 +58,10 @@ func (v *Verifier) Ack(r *provider.Request, now time.Time) (reply Reply) {
 	if v.ackFields != nil {
 		return v.ackWithFields(r, sc)
 	}
-	return v.ackWayForPay(r, now, sc)
+	if v.ownAck != nil {
+		return v.ownAck.ack(r, now, sc)
+	}
+	return v.ackBuilder(v, r, now, sc)
 }
 
 // ackWayForPay: {"orderReference","status":"accept","time","signature"}, the signature

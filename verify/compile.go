@@ -43,7 +43,7 @@ func New(def *provider.Definition, creds provider.Credentials, opts Options) (*V
 	if opts.Tolerance != nil {
 		s.Tolerance = *opts.Tolerance
 	}
-	v, err := newVerifier(def.Name, s, creds)
+	v, err := newVerifier(def.Name, s, creds, opts.Keys)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +69,7 @@ func legacyVerifier(name string, s provider.Scheme, creds provider.Credentials) 
 	s.Signature.Header = strings.TrimSuffix(s.Signature.Header, "-256")
 	s.Signature.Prefix = "sha1="
 	s.Signature.Alternatives = nil
-	return newVerifier(name, s, creds)
+	return newVerifier(name, s, creds, nil)
 }
 
 // applySettings gives the scheme as this source wants it.
@@ -154,9 +154,9 @@ func fieldsNamed(old []provider.SignedField, names []string) []provider.SignedFi
 	return out
 }
 
-func newVerifier(name string, s provider.Scheme, creds provider.Credentials) (*Verifier, error) {
+func newVerifier(name string, s provider.Scheme, creds provider.Credentials, published KeySource) (*Verifier, error) {
 	v := &Verifier{
-		name: name, s: s, kind: primitiveOf(s.Scheme), tolerance: s.Tolerance,
+		name: name, s: s, source: published, kind: primitiveOf(s.Scheme), tolerance: s.Tolerance,
 		separator: []byte(s.Separator), variants: 1, sig: newSigReader(s.Signature), keyInside: s.KeyInside(),
 		b64: base64.StdEncoding.Strict(), b64url: base64.RawURLEncoding.Strict(),
 	}
@@ -178,7 +178,7 @@ func newVerifier(name string, s provider.Scheme, creds provider.Credentials) (*V
 		return nil, err
 	}
 	v.compileAnswers()
-	return v, nil
+	return v, v.compileOwn()
 }
 
 func primitiveOf(scheme string) primitive {
@@ -199,6 +199,9 @@ func primitiveOf(scheme string) primitive {
 		return primToken
 	case "basic":
 		return primBasic
+	}
+	if provider.IsOwnScheme(scheme) {
+		return primOwn
 	}
 	return primNone
 }

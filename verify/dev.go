@@ -24,7 +24,15 @@ func DevCredentials(def *provider.Definition, rnd io.Reader) (provider.Credentia
 	out := provider.Credentials{}
 	groups := map[string]bool{}
 	var pair *keyPair
+	if own, ok := ownDev[def.Scheme.Scheme]; ok {
+		if err := own(def, out); err != nil {
+			return nil, fmt.Errorf("make credentials for %s: %w", def.Name, err)
+		}
+	}
 	for _, c := range def.EffectiveCredentials() {
+		if _, ok := out[c.Name]; ok {
+			continue
+		}
 		if c.AnyOf != "" {
 			if groups[c.AnyOf] {
 				continue

@@ -86,13 +86,13 @@ func (v *Verifier) keyNamed(k *key, sc *scratch) bool {
 func (j *jwk) key(prim primitive) (k key, ok bool, err error) {
 	bad := fmt.Errorf("holds the malformed key %q", j.Kid)
 	switch {
-	case j.Kty == "RSA" && prim == primRSA:
+	case j.Kty == "RSA" && (prim == primRSA || prim == primOwn):
 		n, e := j.number(j.N), j.number(j.E)
 		if n == nil || e == nil || n.BitLen() < 1024 || n.BitLen() > 8192 || !e.IsInt64() || e.Int64() < 3 || e.Int64() > 1<<31-1 {
 			return k, false, bad
 		}
 		k.rsa = &rsa.PublicKey{N: n, E: int(e.Int64())}
-	case j.Kty == "EC" && j.Crv == "P-256" && prim == primECDSA:
+	case j.Kty == "EC" && j.Crv == "P-256" && (prim == primECDSA || prim == primOwn):
 		x, y := j.bytes(j.X), j.bytes(j.Y)
 		if len(x) != 32 || len(y) != 32 {
 			return k, false, bad
@@ -102,7 +102,7 @@ func (j *jwk) key(prim primitive) (k key, ok bool, err error) {
 			return k, false, bad
 		}
 		k.ec = pub
-	case j.Kty == "OKP" && j.Crv == "Ed25519" && prim == primEd25519:
+	case j.Kty == "OKP" && j.Crv == "Ed25519" && (prim == primEd25519 || prim == primOwn):
 		x := j.bytes(j.X)
 		if len(x) != ed25519.PublicKeySize {
 			return k, false, bad

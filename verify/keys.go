@@ -36,6 +36,7 @@ const (
 	primStandard
 	primToken
 	primBasic
+	primOwn // code of its own: Verifier.own
 )
 
 // algorithm is a hash; the order is that of strength, for min_algorithm.
@@ -198,17 +199,17 @@ func newPublicKey(name, value, kind string, prim primitive, scheme string) (key,
 	}
 	switch p := pub.(type) {
 	case *rsa.PublicKey:
-		if prim == primRSA && p.N.BitLen() >= 1024 {
+		if (prim == primRSA || prim == primOwn) && p.N.BitLen() >= 1024 {
 			k.rsa = p
 			return k, nil
 		}
 	case *ecdsa.PublicKey:
-		if prim == primECDSA {
+		if prim == primECDSA || prim == primOwn {
 			k.ec = p
 			return k, nil
 		}
 	case ed25519.PublicKey:
-		if prim == primEd25519 || prim == primStandard {
+		if prim == primEd25519 || prim == primStandard || prim == primOwn {
 			k.ed = p
 			return k, nil
 		}

@@ -81,6 +81,8 @@ func (v *Verifier) Sign(r *provider.Request, now time.Time) error {
 		return v.placeBasic(r)
 	case primStandard:
 		return v.signStandard(r, now, sc)
+	case primOwn:
+		return v.own.sign(r, now, sc)
 	}
 	v.placeID(r, sc)
 	if v.s.KeyID != nil && len(v.keys) > 0 {

@@ -68,6 +68,7 @@ type Reply struct {
 type Options struct {
 	Tolerance *time.Duration    // nil = the scheme's own; 0 = no clock check
 	Settings  map[string]string // of the definition's settings, e.g. algorithm: sha3-256
+	Keys      KeySource         // nil = published keys are never fetched, those of the credentials count
 }
 
 // Verifier verifies deliveries of one source. It is immutable and safe for concurrent use.
@@ -105,10 +106,15 @@ type Verifier struct {
 
 	challenges []challenge
 	ack        Reply
-	ackBuilder string
+	ackBuilder func(v *Verifier, r *provider.Request, now time.Time, sc *scratch) Reply
 	ackFields  []provider.TemplatePiece
 	refusal    *Reply
 	legacy     *Verifier
+
+	own          ownScheme
+	ownHandshake ownHandshake
+	ownAck       ownAck
+	source       KeySource
 
 	b64, b64url *base64.Encoding
 	scratch     sync.Pool
@@ -131,6 +137,11 @@ func (v *Verifier) Verify(r *provider.Request, now time.Time) (res Result) {
 }
 
 func (v *Verifier) verify(r *provider.Request, now time.Time, sc *scratch) Result {
+	if v.ownHandshake != nil {
+		if res, handled := v.ownHandshake.handshake(r, now, sc); handled {
+			return res
+		}
+	}
 	ch := v.matchChallenge(r, sc)
 	if ch != nil && !ch.c.Signed {
 		return v.answerChallenge(ch, r, "", sc)
@@ -167,6 +178,8 @@ func (v *Verifier) authenticate(r *provider.Request, now time.Time, sc *scratch)
 		by, reason = v.checkBasic(r, sc)
 	case primStandard:
 		return v.checkStandard(r, now, sc)
+	case primOwn:
+		by, reason = v.own.authenticate(r, now, sc)
 	default:
 		if v.s.Each != "" {
 			return v.checkItems(r, now, sc)

@@ -1,0 +1,82 @@
+package verify
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"penstock/provider"
+)
+
+// ownScheme is a scheme that stands alone: what a provider signs in a way that no other
+// does has code of its own, in one file (own_<name>.go), behind this interface. The data of
+// the definition (credentials, tolerance, settings, challenges, fixed answers) serve it as
+// they serve every scheme; nobody else's hot path knows that it exists.
+//
+// Two more interfaces are asked for where a scheme has them: ownHandshake and ownAck.
+type ownScheme interface {
+	// authenticate returns the credential that proved r (key.by), or a reason. It reads r
+	// and may keep slices of it in sc only. Signature first: clock, syntax and merchant are
+	// looked at when it holds, so that each reason is true.
+	authenticate(r *provider.Request, now time.Time, sc *scratch) (by, reason string)
+	// sign makes r what the provider would send at now, with the source's first secret or
+	// its signing_key. It replaces r's slices and never writes into them.
+	sign(r *provider.Request, now time.Time, sc *scratch) error
+}
+
+// ownHandshake is a scheme whose handshake no challenge of a definition can say. handled
+// is false for a request that is no handshake; it goes on to authenticate.
+type ownHandshake interface {
+	handshake(r *provider.Request, now time.Time, sc *scratch) (res Result, handled bool)
+}
+
+// ownAck is a scheme that computes its answer to an accepted and stored delivery.
+type ownAck interface {
+	ack(r *provider.Request, now time.Time, sc *scratch) Reply
+}
+
+// ownSchemes makes the code of a scheme once per source, after its keys were read. Every
+// name of provider.OwnSchemes stands here (TestOwnSchemes).
+var ownSchemes = map[string]func(v *Verifier) (ownScheme, error){}
+
+// ownDev makes up the credentials of a scheme whose public half is more than a key (a
+// certificate, a key set): what it fills in, DevCredentials leaves alone.
+var ownDev = map[string]func(def *provider.Definition, into provider.Credentials) error{}
+
+// ackBuilders compute the answer of schemes whose verification is data. Every name of
+// provider.AckBuilders stands here.
+var ackBuilders = map[string]func(v *Verifier, r *provider.Request, now time.Time, sc *scratch) Reply{
+	"wayforpay": (*Verifier).ackWayForPay,
+}
+
+// compileOwn readies the scheme's own code, if it has some.
+func (v *Verifier) compileOwn() error {
+	if v.kind != primOwn {
+		return nil
+	}
+	build, ok := ownSchemes[v.s.Scheme]
+	if !ok {
+		return &ConfigError{Provider: v.name, Setting: "scheme", Err: fmt.Errorf("%q has no code", v.s.Scheme)}
+	}
+	own, err := build(v)
+	if err != nil {
+		var ce *ConfigError
+		if errors.As(err, &ce) {
+			return err
+		}
+		return &ConfigError{Provider: v.name, Setting: "scheme", Err: err}
+	}
+	v.own = own
+	v.ownHandshake, _ = own.(ownHandshake)
+	v.ownAck, _ = own.(ownAck)
+	return nil
+}
+
+// KeySource brings what a provider publishes at an address of its own: certificates, key
+// sets. Implementations bound size, time and hosts, and keep what they once got.
+type KeySource interface {
+	// Fetch returns the document at url. url comes from a definition, or from a request
+	// after the scheme's own rules have pinned its host. An error means that there is
+	// nothing kept and nothing to be had: the refusal is KeyUnavailable, never a mismatch.
+	Fetch(url string) ([]byte, error)
+}
