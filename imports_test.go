@@ -13,6 +13,7 @@ import (
 // What points against an arrow is an interface of the one who needs it, filled in main.
 var arrows = map[string][]string{
 	"config":   {},
+	"event":    {},
 	"provider": {},
 	"archive":  {},
 	"verify":   {"provider"},
@@ -26,7 +27,7 @@ var arrows = map[string][]string{
 var outside = map[string][]string{
 	"github.com/valyala/fasthttp":        {"ingest", "bench"},
 	"github.com/redis/go-redis/v9":       {"dedupe"},
-	"github.com/segmentio/kafka-go":      {"forward", "bench"},
+	"github.com/segmentio/kafka-go":      {"forward", "bench", "examples"},
 	"github.com/cockroachdb/pebble/v2":   {"archive"},
 	"github.com/alicebob/miniredis/v2":   {"cli"},
 	"github.com/twmb/franz-go/pkg/kfake": {"cli"},
