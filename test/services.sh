@@ -159,7 +159,6 @@ kafka_config() {
 kafka_start() {
 	alive kafka && return
 	need java default-jre-headless
-	need kcat kcat
 	fetch_kafka
 	kafka_config
 	if [ ! -f "$run/kafka/meta.properties" ]; then
@@ -201,6 +200,8 @@ case "${1:-}" in
 up)
 	lock
 	began=$SECONDS
+	need kcat kcat
+	need promtool prometheus # it reads the alert rules
 	# The services must not inherit the lock: they would hold it for their lives.
 	redis_start 9>&-
 	kafka_start 9>&-
