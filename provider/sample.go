@@ -23,7 +23,7 @@ import (
 var sampleFiles embed.FS
 
 // Samples are realistic deliveries of a provider. Texts hold ${...} places: type,
-// event_id, order_id, merchant, now, now_ms, now_rfc3339, now_datetime, now_local, amount_minor,
+// event_id, order_id, merchant, now, now_ms, now_rfc3339, now_datetime, now_beijing, now_local, amount_minor,
 // amount_major, currency, currency_lower, livemode, test, and what is made of the order
 // (order_hex, order_num, order_code) or of the event (event_hex, event_num, event_uuid).
 // A body is written as JSON; the definition's first document reader, or As, says how it
@@ -206,6 +206,7 @@ func (d *Definition) sampleValues(e *SampleEvent, p *SampleParams) map[string]st
 		"now_ms":       strconv.FormatInt(p.Now.UnixMilli(), 10),
 		"now_rfc3339":  p.Now.UTC().Format("2006-01-02T15:04:05.000Z07:00"),
 		"now_datetime": p.Now.UTC().Format("2006-01-02 15:04:05"),
+		"now_beijing":  p.Now.UTC().Add(8 * time.Hour).Format("2006-01-02 15:04:05"),
 		"now_local":    p.Now.UTC().Format("2006-01-02T15:04:05.000"),
 		"currency":     p.Currency, "currency_lower": strings.ToLower(p.Currency),
 		"livemode": strconv.FormatBool(p.Livemode), "test": strconv.FormatBool(!p.Livemode),

@@ -32,6 +32,7 @@ type Scheme struct {
 	// Signed is the template of the signed bytes for all but field schemes. Pieces:
 	// {body} {ts} {id} {url} {method} {path} {query} {h:Name} {q:name} {json:path}
 	// {form:name} {php_serialize} {key} (the secret itself) {all} (see All)
+	// {json_sorted} (the document as JSON.stringify writes it with its names sorted)
 	// {base64_without:name} (base64 of the JSON text with that member cut out);
 	// everything else stands for itself.
 	Signed string     `yaml:"signed,omitempty"`

@@ -311,7 +311,7 @@ func (c *schemeCheck) hasRole(role string) bool {
 
 // TemplatePiece is one piece of a signed template: a literal (Kind "") or a value.
 type TemplatePiece struct {
-	Kind string // "", body, ts, id, url, method, path, query, key, all, h, q, json, form, php_serialize, base64_without
+	Kind string // "", body, ts, id, url, method, path, query, key, all, h, q, json, form, php_serialize, json_sorted, base64_without
 	Arg  string // the literal, or the name after the colon
 }
 
@@ -334,7 +334,7 @@ func ParseTemplate(t string) ([]TemplatePiece, error) {
 		}
 		kind, arg, hasArg := strings.Cut(t[1:end], ":")
 		switch kind {
-		case "body", "ts", "id", "url", "method", "path", "query", "php_serialize", "key", "all":
+		case "body", "ts", "id", "url", "method", "path", "query", "php_serialize", "json_sorted", "key", "all":
 			if hasArg {
 				return nil, fmt.Errorf("{%s} takes no name", kind)
 			}
@@ -343,7 +343,7 @@ func ParseTemplate(t string) ([]TemplatePiece, error) {
 				return nil, fmt.Errorf("{%s:...} needs a name", kind)
 			}
 		default:
-			return nil, fmt.Errorf("{%s} is not a piece of a template (body, ts, id, url, method, path, query, h:Name, q:name, json:path, form:name, php_serialize, key, all, base64_without:name)", kind)
+			return nil, fmt.Errorf("{%s} is not a piece of a template (body, ts, id, url, method, path, query, h:Name, q:name, json:path, form:name, php_serialize, json_sorted, key, all, base64_without:name)", kind)
 		}
 		out = append(out, TemplatePiece{Kind: kind, Arg: arg})
 		t = t[end+1:]

@@ -246,6 +246,10 @@ func publicBytes(value, kind string) ([]byte, error) {
 	}
 	block, _ := pem.Decode([]byte(value))
 	if block == nil {
+		// Alipay, Paysera and others show the key without its first and last line.
+		if der, err := base64Key(strings.Join(strings.Fields(value), "")); err == nil {
+			return der, nil
+		}
 		return nil, errors.New("is not PEM (-----BEGIN PUBLIC KEY-----)")
 	}
 	if strings.Contains(block.Type, "PRIVATE") {

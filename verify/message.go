@@ -98,6 +98,8 @@ func (v *Verifier) pieceText(p *piece, r *provider.Request, sc *scratch) ([]byte
 		return val, ""
 	case "php_serialize":
 		return v.phpSerialize(r, sc)
+	case "json_sorted":
+		return v.jsonSorted(r, sc)
 	case "base64_without":
 		return v.base64Without(p.name, r, sc)
 	}
