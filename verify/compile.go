@@ -56,6 +56,11 @@ func New(def *provider.Definition, creds provider.Credentials, opts Options) (*V
 	for _, rd := range def.Document {
 		v.plainField = v.plainField || rd.Form != "" && rd.As == "json"
 	}
+	if own, ok := v.own.(ownSettings); ok {
+		if err := own.configure(opts.Settings); err != nil {
+			return nil, err
+		}
+	}
 	if opts.Settings["legacy_sha1"] == "true" {
 		v.legacy, err = legacyVerifier(def.Name, s, creds)
 	}

@@ -35,9 +35,19 @@ type ownAck interface {
 	ack(r *provider.Request, now time.Time, sc *scratch) Reply
 }
 
+// ownSettings is a scheme that reads settings of the source itself. It is asked once, after
+// the scheme was made.
+type ownSettings interface {
+	configure(settings map[string]string) error
+}
+
 // ownSchemes makes the code of a scheme once per source, after its keys were read. Every
 // name of provider.OwnSchemes stands here (TestOwnSchemes).
-var ownSchemes = map[string]func(v *Verifier) (ownScheme, error){}
+var ownSchemes = map[string]func(v *Verifier) (ownScheme, error){
+	"mercadopago": newMercadoPago,
+	"payfast":     newPayFast,
+	"vipps":       newVipps,
+}
 
 // ownDev makes up the credentials of a scheme whose public half is more than a key (a
 // certificate, a key set): what it fills in, DevCredentials leaves alone.

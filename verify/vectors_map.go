@@ -66,6 +66,7 @@ func mapSecrets(def *provider.Definition, c *Case) (mapped, error) {
 		m.url, used["callback_url"] = value, true
 	}
 	m.expectFields(def, c, used)
+	m.payments(def, c, used)
 	if err := m.previous(def, c, used); err != nil {
 		return m, err
 	}
