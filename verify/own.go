@@ -35,6 +35,11 @@ type ownAck interface {
 	ack(r *provider.Request, now time.Time, sc *scratch) Reply
 }
 
+// errSign says why a delivery cannot be signed.
+func errSign(name, reason string) error {
+	return fmt.Errorf("%s: cannot sign this request (%s): the signed fields are not all there", name, reason)
+}
+
 // ownSettings is a scheme that reads settings of the source itself. It is asked once, after
 // the scheme was made.
 type ownSettings interface {
@@ -46,6 +51,7 @@ type ownSettings interface {
 var ownSchemes = map[string]func(v *Verifier) (ownScheme, error){
 	"mercadopago": newMercadoPago,
 	"payfast":     newPayFast,
+	"przelewy24":  newPrzelewy24,
 	"vipps":       newVipps,
 }
 
