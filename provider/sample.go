@@ -24,7 +24,7 @@ var sampleFiles embed.FS
 
 // Samples are realistic deliveries of a provider. Texts hold ${...} places: type,
 // event_id, order_id, merchant, now, now_ms, now_rfc3339, now_datetime, now_beijing, now_local, amount_minor,
-// amount_major, currency, currency_lower, livemode, test, and what is made of the order
+// amount_major, currency, currency_lower, livemode, test, test_num, and what is made of the order
 // (order_hex, order_num, order_code) or of the event (event_hex, event_num, event_uuid).
 // A body is written as JSON; the definition's first document reader, or As, says how it
 // is wrapped.
@@ -45,7 +45,7 @@ type SampleEvent struct {
 	Type      string `yaml:"type"`
 	EventType string `yaml:"event_type,omitempty"` // ${type}, where Type says more
 	Is        string `yaml:"is,omitempty"`         // the canonical type that it becomes
-	As        string `yaml:"as,omitempty"`         // form, or the name of the form field that holds the JSON
+	As        string `yaml:"as,omitempty"`         // form, json, or the name of the form field that holds the JSON
 	Body      string `yaml:"body"`
 }
 
@@ -136,6 +136,8 @@ func (d *Definition) wrapSample(e *SampleEvent, doc, target []byte) (body, to []
 	switch {
 	case e.As == "form":
 		rd = Reader{Kind: "form"}
+	case e.As == "json":
+		rd = Reader{Kind: "json"}
 	case e.As != "":
 		rd = Reader{Kind: "form", Form: e.As, As: "json"}
 	}
@@ -210,6 +212,7 @@ func (d *Definition) sampleValues(e *SampleEvent, p *SampleParams) map[string]st
 		"now_local":    p.Now.UTC().Format("2006-01-02T15:04:05.000"),
 		"currency":     p.Currency, "currency_lower": strings.ToLower(p.Currency),
 		"livemode": strconv.FormatBool(p.Livemode), "test": strconv.FormatBool(!p.Livemode),
+		"test_num":  map[bool]string{true: "0", false: "1"}[p.Livemode],
 		"order_hex": order[:24], "event_hex": event[:24], "order_code": strings.ToUpper(order[:26]),
 		"order_num": numberOf(order), "event_num": numberOf(event),
 		"event_uuid": event[:8] + "-" + event[8:12] + "-4" + event[13:16] + "-a" + event[17:20] + "-" + event[20:32],

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
@@ -40,6 +41,13 @@ func errSign(name, reason string) error {
 	return fmt.Errorf("%s: cannot sign this request (%s): the signed fields are not all there", name, reason)
 }
 
+func errNoSigningKey(name string) error {
+	return fmt.Errorf("%s: signing needs the private key: give credential signing_key", name)
+}
+
+// errNoSource: nobody fetches for this source what the provider publishes.
+var errNoSource = errors.New("published keys are not fetched here")
+
 // ownSettings is a scheme that reads settings of the source itself. It is asked once, after
 // the scheme was made.
 type ownSettings interface {
@@ -52,12 +60,32 @@ var ownSchemes = map[string]func(v *Verifier) (ownScheme, error){
 	"mercadopago": newMercadoPago,
 	"payfast":     newPayFast,
 	"przelewy24":  newPrzelewy24,
+	"tpay":        newTpay,
 	"vipps":       newVipps,
 }
 
 // ownDev makes up the credentials of a scheme whose public half is more than a key (a
 // certificate, a key set): what it fills in, DevCredentials leaves alone.
-var ownDev = map[string]func(def *provider.Definition, into provider.Credentials) error{}
+var ownDev = map[string]func(def *provider.Definition, into provider.Credentials) error{
+	"tpay": devRSA,
+}
+
+// devRSA makes up the provider's key pair.
+func devRSA(def *provider.Definition, into provider.Credentials) error {
+	pair, err := newKeyPair(&provider.Scheme{Scheme: "rsa"}, rand.Reader)
+	if err != nil {
+		return err
+	}
+	for _, c := range def.EffectiveCredentials() {
+		switch c.Role {
+		case "public_key":
+			into[c.Name] = []string{pair.public}
+		case "signing_key":
+			into[c.Name] = []string{pair.private}
+		}
+	}
+	return nil
+}
 
 // ackBuilders compute the answer of schemes whose verification is data. Every name of
 // provider.AckBuilders stands here.
