@@ -22,7 +22,8 @@ type epochs struct {
 	archive *archive.Archive
 	mu      sync.Mutex
 	known   map[uint64]*forward.SourceInfo
-	urls    map[string]string // public URL by source, as configured today
+	urls    map[string]string               // public URL by source, as configured today
+	secrets map[string]provider.Credentials // what sealed deliveries are read with, by source
 }
 
 func (e *epochs) source(id, near uint64) (*forward.SourceInfo, error) {
@@ -43,7 +44,15 @@ func (e *epochs) source(id, near uint64) (*forward.SourceInfo, error) {
 	if err != nil {
 		return nil, fmt.Errorf("definition of source %s: %w", ep.Source, err)
 	}
-	s := &forward.SourceInfo{Name: ep.Source, Provider: ep.Provider, Definition: d, PublicURL: e.urls[ep.Source], Topic: ep.Topic,
+	// A sealed delivery waits until the source that it came to is configured again: the
+	// keys stand in no epoch, and unread it would be published without its order.
+	secrets := e.secrets[ep.Source]
+	for _, name := range d.ReadingCredentials() {
+		if len(secrets[name]) == 0 {
+			return nil, fmt.Errorf("source %s: its deliveries are sealed, and credential %s, which opens them, is not configured", ep.Source, name)
+		}
+	}
+	s := &forward.SourceInfo{Name: ep.Source, Provider: ep.Provider, Definition: d, Secrets: secrets, PublicURL: e.urls[ep.Source], Topic: ep.Topic,
 		Window: ep.Window, Group: ep.Group, LiveOnly: ep.Mode == "live", ByContent: ep.Identity == "body"}
 	e.known[id] = s
 	return s, nil
@@ -61,14 +70,33 @@ func (e *epochs) open(a *archive.Archive, c *config.Config) {
 
 // setURLs takes over what the sources' public URLs are today.
 func (e *epochs) setURLs(c *config.Config) {
-	urls := map[string]string{}
+	urls, secrets := map[string]string{}, map[string]provider.Credentials{}
 	for i := range c.Sources {
-		urls[c.Sources[i].Name] = c.Sources[i].URL()
+		s := &c.Sources[i]
+		urls[s.Name], secrets[s.Name] = s.URL(), readingSecrets(s)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.urls = urls
+	e.urls, e.secrets = urls, secrets
 	clear(e.known)
+}
+
+// readingSecrets are the credentials of a source that sealed deliveries are read with.
+func readingSecrets(s *config.Source) provider.Credentials {
+	d, ok := s.Definition.(*provider.Definition)
+	if !ok {
+		return nil
+	}
+	var out provider.Credentials
+	for _, name := range d.ReadingCredentials() {
+		for _, v := range s.Credentials[name] {
+			if out == nil {
+				out = provider.Credentials{}
+			}
+			out[name] = append(out[name], v.Reveal())
+		}
+	}
+	return out
 }
 
 // fields is the index's extractor for deliveries that have no outcome yet.

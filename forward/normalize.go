@@ -56,7 +56,7 @@ func contentID(e *provider.Event, item int) string {
 func request(d *archive.Delivery, info *SourceInfo) *provider.Request {
 	return &provider.Request{
 		Method: d.Method, Target: d.Target, PublicURL: info.PublicURL, Header: provider.Header(d.Header),
-		Body: d.Body, ReceivedAt: d.ReceivedAt, RemoteIP: d.RemoteIP,
+		Body: d.Body, ReceivedAt: d.ReceivedAt, RemoteIP: d.RemoteIP, Secrets: info.Secrets,
 	}
 }
 

@@ -84,13 +84,14 @@ type Events interface {
 type SourceInfo struct {
 	Name       string
 	Provider   string
-	Definition Events        // nil: not there (any more); its deliveries are held
-	PublicURL  string        // origin that the provider calls, for schemes and identities that want it
-	Topic      string        // template; "" = Options.Topic
-	Window     time.Duration // dedupe window; 0 = Options.Window
-	Group      string        // dedupe group; "" = the source by itself
-	LiveOnly   bool          // mode: live - test events go out as test.<type>
-	ByContent  bool          // dedupe.identity: body - the signed content's hash stands for the event id
+	Definition Events               // nil: not there (any more); its deliveries are held
+	Secrets    provider.Credentials // what sealed deliveries are opened with; of today's configuration
+	PublicURL  string               // origin that the provider calls, for schemes and identities that want it
+	Topic      string               // template; "" = Options.Topic
+	Window     time.Duration        // dedupe window; 0 = Options.Window
+	Group      string               // dedupe group; "" = the source by itself
+	LiveOnly   bool                 // mode: live - test events go out as test.<type>
+	ByContent  bool                 // dedupe.identity: body - the signed content's hash stands for the event id
 }
 
 // Start says where a sink begins that has no cursor yet.

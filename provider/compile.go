@@ -41,6 +41,7 @@ type plan struct {
 	zone     *time.Location
 	identity Identity
 	ownWords bool        // a shape with another type or status than the base
+	fetch    bool        // Shape.NeedsFetch
 	shared   bool        // the id is the delivery's, not the item's
 	unsigned []fieldName // fields that are read from where the signature does not reach
 	watch    *trie
@@ -97,6 +98,9 @@ func (d *Definition) compile() error {
 	p.readers = d.Document
 	if len(p.readers) == 0 {
 		p.readers = []Reader{{Kind: "json"}, {Kind: "form"}, {Kind: "query"}}
+	}
+	if err := d.checkDecrypt(); err != nil {
+		return err
 	}
 	if err := d.compileContent(); err != nil {
 		return err
@@ -238,6 +242,7 @@ func (d *Definition) compilePlans() error {
 				return mistake(at+".when", fmt.Errorf("the event has no %s before its shape is known; name the place", c.word))
 			}
 		}
+		pl.fetch = s.NeedsFetch
 		pl.ownWords = !s.Event.Type.IsZero() || !s.Event.Status.IsZero()
 		p.shapes = append(p.shapes, shape{s.Name, when, pl})
 	}

@@ -43,6 +43,8 @@ type Definition struct {
 	// Document says how the document is found in the request: the first reader that
 	// fits is taken. Unset: json, form, query.
 	Document []Reader `yaml:"document,omitempty"`
+	// Decrypt opens a sealed member of the document with a credential of the source.
+	Decrypt *Decrypt `yaml:"decrypt,omitempty"`
 	// Items are the paths of the batch, "entry.*.changes.*": one event per element. Of
 	// several, all that are there count, in this order. Unset: the document is the item.
 	Items []ItemPath `yaml:"items,omitempty"`

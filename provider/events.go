@@ -153,7 +153,7 @@ func (c *reading) events(items []item) []Event {
 			ev.Payload, ev.PayloadJSON = c.hiddenPayload(it.raw, true)
 			ev.Masked, ev.PayloadItem = c.masked, true
 		}
-		if c.loose {
+		if c.loose || c.sealed {
 			ev.NeedsFetch = true
 		}
 		if len(c.doubled) > 0 {
@@ -343,6 +343,7 @@ func (c *reading) coverage(pl *plan, ev *Event) {
 	if fetch := c.d.NeedsFetch; fetch != nil {
 		ev.NeedsFetch = *fetch || ev.NeedsFetch && len(c.problems)+len(c.doubled) > 0
 	}
+	ev.NeedsFetch = ev.NeedsFetch || pl.fetch
 }
 
 // has says whether the event has a field of that name.

@@ -37,6 +37,8 @@ type Shape struct {
 	When     Conditions `yaml:"when"`
 	Event    Fields     `yaml:"event,omitempty"`
 	Identity Identity   `yaml:"identity,omitempty"`
+	// NeedsFetch: this shape lacks what a booking wants, so nobody books before asking.
+	NeedsFetch bool `yaml:"needs_fetch,omitempty"`
 }
 
 // Row is one line of the canonical mapping. All that it states must fit.
@@ -138,11 +140,15 @@ type Size int64
 
 // Reader is one way to find the document. Kind: json, form, form-name (the JSON is the
 // only name or the only value of a form), query, xml, multipart, none. Form names the
-// form's field that holds the document, As how: json or base64-json.
+// form's field that holds the document, As how: json, base64-json or base64-xml. Query
+// names a parameter that holds a form, as base64-form; Key the credential under which that
+// may be sealed (AES-256-GCM, the nonce in front).
 type Reader struct {
-	Kind string `yaml:"kind,omitempty"`
-	Form string `yaml:"form,omitempty"`
-	As   string `yaml:"as,omitempty"`
+	Kind  string `yaml:"kind,omitempty"`
+	Form  string `yaml:"form,omitempty"`
+	Query string `yaml:"query,omitempty"`
+	As    string `yaml:"as,omitempty"`
+	Key   string `yaml:"key,omitempty"`
 }
 
 // ItemPath is the path of a batch. Unless names places of an element which say that
@@ -468,6 +474,9 @@ func (r *Reader) UnmarshalYAML(node ast.Node) error {
 		if r.Form != "" && r.Kind == "" {
 			r.Kind = "form"
 		}
+		if r.Query != "" && r.Kind == "" {
+			r.Kind = "query"
+		}
 	}
 	switch r.Kind {
 	case "json", "form", "form-name", "query", "xml", "multipart", "none":
@@ -477,10 +486,12 @@ func (r *Reader) UnmarshalYAML(node ast.Node) error {
 	switch {
 	case r.Form != "" && r.Kind != "form" && (r.Kind != "json" || r.As != "base64-json"):
 		return placeAt(node.GetToken(), "form names a field of a form, not of %s", r.Kind)
-	case r.Form != "" && r.As != "json" && r.As != "base64-json":
-		return placeAt(node.GetToken(), "as is json or base64-json, not %q", r.As)
-	case r.Form == "" && r.As != "":
-		return placeAt(node.GetToken(), "as needs form")
+	case r.Form != "" && r.As != "json" && r.As != "base64-json" && r.As != "base64-xml":
+		return placeAt(node.GetToken(), "as is json, base64-json or base64-xml, not %q", r.As)
+	case r.Query != "" && (r.Kind != "query" || r.Form != "" || r.As != "base64-form"):
+		return placeAt(node.GetToken(), "query names a parameter that holds a form, as: base64-form")
+	case r.Query == "" && (r.Form == "" && r.As != "" || r.Key != ""):
+		return placeAt(node.GetToken(), "as needs form or query, key needs query")
 	}
 	return nil
 }

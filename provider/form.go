@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -160,6 +161,24 @@ func appendJSONString(dst, b []byte) []byte {
 		b = b[1:]
 	}
 	return append(dst, '"')
+}
+
+// urlBase64 decodes the URL's alphabet, with or without padding.
+func urlBase64(b []byte) ([]byte, error) {
+	out, err := base64.RawURLEncoding.Strict().DecodeString(strings.TrimRight(string(b), "="))
+	if err != nil {
+		return nil, fmt.Errorf("decode base64: %w", err)
+	}
+	return out, nil
+}
+
+// lineBase64 decodes base64 in lines, as mail and Ruby write it.
+func lineBase64(b []byte) ([]byte, error) {
+	out, err := base64.StdEncoding.DecodeString(string(b)) // passes over line ends
+	if err != nil {
+		return nil, fmt.Errorf("decode base64: %w", err)
+	}
+	return out, nil
 }
 
 // strictBase64 decodes the standard alphabet with its padding, nothing else.

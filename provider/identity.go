@@ -20,7 +20,11 @@ const maxShown = 200
 // hash of the signed content stands beside it.
 func (c *reading) identify(pl *plan, it *item, n int, ev *Event) {
 	if c.unread { // no field of it can tell events apart, so the whole body does
-		sum := sha256.Sum256(c.r.Body)
+		body := c.r.Body
+		if len(body) == 0 {
+			body = c.r.Target // the document was to be the query
+		}
+		sum := sha256.Sum256(body)
 		ev.Content = [16]byte(sum[:16])
 		ev.CEID = contentID(ev.Content)
 		return

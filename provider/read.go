@@ -41,6 +41,7 @@ type reading struct {
 	arena    []byte // texts of numbers and flags
 	scanned  bool
 	loose    bool   // fastjson takes the document, RFC 8259 does not
+	sealed   bool   // a part of the document could not be opened
 	unread   bool   // the body is none of what the definition reads
 	spans    []span // secret fields of the document
 }
@@ -59,7 +60,7 @@ func (c *reading) reset(d *Definition, r *Request) {
 	c.reader, c.doc, c.payload, c.isJSON = Reader{}, nil, nil, false
 	c.form, c.query, c.gotQuery = nil, nil, false
 	c.doubled, c.masked, c.problems, c.typeOpen = nil, nil, nil, false
-	c.arena, c.scanned, c.loose, c.unread, c.spans = c.arena[:0], false, false, false, c.spans[:0]
+	c.arena, c.scanned, c.loose, c.sealed, c.unread, c.spans = c.arena[:0], false, false, false, false, c.spans[:0]
 }
 
 // release drops every reference to foreign memory before the reading goes back.
@@ -90,6 +91,10 @@ func (c *reading) openDocument() error {
 		err := c.openAs(rd)
 		if err == nil {
 			c.reader = rd
+			if err := c.unseal(); err != nil { // what is open can still be read
+				c.problem("the document is sealed: " + err.Error())
+				c.sealed = true
+			}
 			return nil
 		}
 		if first == nil && !errors.Is(err, errNoDocument) {
@@ -115,6 +120,9 @@ func (c *reading) openAs(rd Reader) error {
 	case "form-name":
 		return c.openFormName()
 	case "query":
+		if rd.Query != "" {
+			return c.openQueryField(rd)
+		}
 		if c.query = c.parseQuery(); len(c.query) == 0 || len(bytes.TrimSpace(body)) > 0 {
 			return errNoDocument
 		}
@@ -171,6 +179,17 @@ func (c *reading) openForm(rd Reader) error {
 	case n > 1:
 		return fmt.Errorf("the form has %d fields %q", n, rd.Form)
 	}
+	if rd.As == "base64-xml" {
+		text, err := lineBase64(value)
+		if err != nil {
+			return fmt.Errorf("form field %q: %w", rd.Form, err)
+		}
+		doc, err := xmlToJSON(text)
+		if err != nil {
+			return err
+		}
+		return c.openJSON(doc, doc)
+	}
 	if rd.As == "base64-json" {
 		inner, err := strictBase64(value)
 		if err != nil {
@@ -179,6 +198,37 @@ func (c *reading) openForm(rd Reader) error {
 		value = inner
 	}
 	return c.openJSON(value, value)
+}
+
+// openQueryField reads the form in a parameter of the query, which may be sealed under a
+// credential of the source (Paysera).
+func (c *reading) openQueryField(rd Reader) error {
+	c.query = c.parseQuery()
+	value, n := lookup(c.query, rd.Query)
+	switch {
+	case n == 0:
+		return errNoDocument
+	case n > 1:
+		return fmt.Errorf("the query has %d parameters %q", n, rd.Query)
+	}
+	text, err := urlBase64(value)
+	if err != nil {
+		return fmt.Errorf("parameter %q: %w", rd.Query, err)
+	}
+	for _, secret := range c.r.Secrets[rd.Key] {
+		if plain, ok := OpenPrefixed([]byte(secret), text); ok {
+			text = plain
+			break
+		}
+	}
+	if !utf8.Valid(text) {
+		return fmt.Errorf("parameter %q: %w", rd.Query, errSealed)
+	}
+	pairs, err := parseForm(text)
+	if err != nil {
+		return err
+	}
+	return c.openObject(pairs)
 }
 
 // openInside reads the base64 JSON document in a member of the body.

@@ -16,6 +16,9 @@ type Request struct {
 	Body       []byte
 	ReceivedAt time.Time
 	RemoteIP   netip.Addr
+	// Secrets are the source's values of Definition.ReadingCredentials, for deliveries
+	// that are sealed. They never become a part of an event.
+	Secrets Credentials
 }
 
 // Header is a raw header block: lines "Name: value", each ended by CRLF (a bare LF is

@@ -142,6 +142,14 @@ func (d *Definition) wrapSample(e *SampleEvent, doc, target []byte) (body, to []
 		rd = Reader{Kind: "form", Form: e.As, As: "json"}
 	}
 	switch {
+	case rd.Kind == "query" && rd.Query != "":
+		text, err := encodeForm(doc)
+		if err != nil {
+			return nil, nil, false, err
+		}
+		return nil, fmt.Appendf(target, "?%s=%s", rd.Query, url.QueryEscape(base64.URLEncoding.EncodeToString(text))), false, nil
+	case rd.Kind == "form" && rd.As == "base64-xml":
+		return []byte(url.QueryEscape(rd.Form) + "=" + url.QueryEscape(inLines(doc))), target, true, nil
 	case rd.Kind == "form" && rd.Form != "":
 		if rd.As == "base64-json" {
 			doc = []byte(base64.StdEncoding.EncodeToString(doc))
@@ -165,6 +173,17 @@ func (d *Definition) wrapSample(e *SampleEvent, doc, target []byte) (body, to []
 		return nil, target, false, nil // everything is in the headers
 	}
 	return nil, nil, false, fmt.Errorf("a document of kind %s cannot be made", rd.Kind)
+}
+
+// inLines is base64 in lines of 60, each ended, as Ruby writes it.
+func inLines(doc []byte) string {
+	text := base64.StdEncoding.EncodeToString(doc)
+	var b strings.Builder
+	for len(text) > 60 {
+		b.WriteString(text[:60] + "\n")
+		text = text[60:]
+	}
+	return b.String() + text + "\n"
 }
 
 func encodeForm(doc []byte) ([]byte, error) {

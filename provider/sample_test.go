@@ -60,7 +60,7 @@ func checkSample(t *testing.T, d *Definition, info SampleInfo, e *Event) {
 	money := info.Canonical == "payment.captured" || info.Canonical == "refund.succeeded"
 	want123456 := Money{Minor: 123456, Currency: firstOf(d.Samples.Currency, "EUR")}
 	want123456.Exponent, _ = currencyExponent(want123456.Currency)
-	if money && !thin(d) && (e.Amount == nil || *e.Amount != want123456) {
+	if money && !thin(d) && !(e.Amount == nil && e.NeedsFetch) && (e.Amount == nil || *e.Amount != want123456) {
 		t.Errorf("%s: amount %v", at, e.Amount)
 	}
 	if money && (e.OrderID == "" && info.Canonical == "payment.captured" || e.PaymentID == "") && d.Name != "generic_hash_concat" {

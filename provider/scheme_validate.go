@@ -9,7 +9,7 @@ import (
 var (
 	schemeNames = []string{"hmac", "hash", "hash_concat", "rsa", "ecdsa", "ed25519", "standard_webhooks", "token", "basic", "none"}
 	// OwnSchemes are the schemes that package verify has code of its own for, one name each.
-	OwnSchemes = []string{"mercadopago", "payfast", "przelewy24", "tpay", "vipps"}
+	OwnSchemes = []string{"braintree", "mercadopago", "payfast", "paysera", "przelewy24", "tpay", "vipps"}
 	// AckBuilders are the answers that package verify computes.
 	AckBuilders    = []string{"wayforpay"}
 	algorithmNames = []string{"md5", "sha1", "sha256", "sha384", "sha512", "sha3-256"}

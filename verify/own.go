@@ -57,8 +57,10 @@ type ownSettings interface {
 // ownSchemes makes the code of a scheme once per source, after its keys were read. Every
 // name of provider.OwnSchemes stands here (TestOwnSchemes).
 var ownSchemes = map[string]func(v *Verifier) (ownScheme, error){
+	"braintree":   newBraintree,
 	"mercadopago": newMercadoPago,
 	"payfast":     newPayFast,
+	"paysera":     newPaysera,
 	"przelewy24":  newPrzelewy24,
 	"tpay":        newTpay,
 	"vipps":       newVipps,
@@ -67,7 +69,8 @@ var ownSchemes = map[string]func(v *Verifier) (ownScheme, error){
 // ownDev makes up the credentials of a scheme whose public half is more than a key (a
 // certificate, a key set): what it fills in, DevCredentials leaves alone.
 var ownDev = map[string]func(def *provider.Definition, into provider.Credentials) error{
-	"tpay": devRSA,
+	"paysera": devRSA,
+	"tpay":    devRSA,
 }
 
 // devRSA makes up the provider's key pair.

@@ -186,6 +186,7 @@ func CheckCase(def *provider.Definition, c *Case) string {
 		}
 		return "cannot be configured: " + err.Error()
 	}
+	req.Secrets = m.creds
 	return checkCase(def, v, c, req, now)
 }
 
@@ -208,6 +209,12 @@ func refusedAtLoad(err error, creds provider.Credentials) bool {
 }
 
 func checkCase(def *provider.Definition, v *Verifier, c *Case, req *provider.Request, now time.Time) string {
+	if p, ok := v.own.(ownPrimitive); ok && c.Level == "primitive" {
+		if got := p.primitive(req, &scratch{}); got != (c.Expect == "accept") {
+			return fmt.Sprintf("primitive: wants %s, got %v (%s)", c.Expect, got, c.Why)
+		}
+		return ""
+	}
 	res := v.Verify(req, now)
 	got := map[Verdict]string{Accepted: "accept", Challenge: "challenge", Rejected: "reject"}[res.Verdict]
 	want := c.Expect

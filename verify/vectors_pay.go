@@ -25,6 +25,11 @@ func (m *mapped) payments(def *provider.Definition, c *Case, used map[string]boo
 	}
 }
 
+// ownPrimitive is a scheme whose comparison can be tested without the rest around it.
+type ownPrimitive interface {
+	primitive(r *provider.Request, sc *scratch) bool
+}
+
 // keysAt serves published keys out of a vector.
 type keysAt map[string]any
 

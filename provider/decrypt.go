@@ -1,0 +1,130 @@
+package provider
+
+import (
+	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// Decrypt says that a member of the JSON document is sealed with AES-GCM under one of the
+// source's credentials (WeChat Pay). The opened document takes the member's place, so
+// that every path, and the consumer, sees what was sealed. Nothing that identifies an
+// event may stand inside: without the key it would be another event.
+type Decrypt struct {
+	Path Ref    `yaml:"path"` // of the member
+	Key  string `yaml:"key"`  // the credential's name
+	// Text, Nonce and With are the names inside the member: base64 with the tag behind,
+	// and two plain texts.
+	Text  string `yaml:"text"`
+	Nonce string `yaml:"nonce"`
+	With  string `yaml:"with,omitempty"`
+}
+
+// ReadingCredentials are the names of the credentials without which a delivery can be
+// verified but not read. A caller of Events puts their values into Request.Secrets.
+func (d *Definition) ReadingCredentials() []string {
+	var out []string
+	if d.Decrypt != nil {
+		out = append(out, d.Decrypt.Key)
+	}
+	for _, rd := range d.Document {
+		if rd.Key != "" && !slices.Contains(out, rd.Key) {
+			out = append(out, rd.Key)
+		}
+	}
+	return out
+}
+
+func (d *Definition) checkDecrypt() error {
+	for _, name := range d.ReadingCredentials() {
+		if !slices.ContainsFunc(d.EffectiveCredentials(), func(c Credential) bool { return c.Name == name && secretRole(c.Role) }) {
+			return mistake("decrypt.key", fmt.Errorf("%q is no secret credential of this definition", name))
+		}
+	}
+	if x := d.Decrypt; x != nil && (x.Path.root > rootDoc || len(x.Path.steps) != 1 || x.Path.steps[0].key == "" || x.Text == "" || x.Nonce == "") {
+		return mistake("decrypt", errors.New("path (a member at the document's top), key, text and nonce are wanted"))
+	}
+	return nil
+}
+
+var errSealed = errors.New("it is sealed, and no credential opens it")
+
+// unseal replaces the sealed member. One that is absent, or no object, is not sealed.
+func (c *reading) unseal() error {
+	x := c.d.Decrypt
+	if x == nil || c.root == nil {
+		return nil
+	}
+	name := x.Path.steps[0].key
+	sealed := c.root.Get(name)
+	if sealed == nil || len(sealed.GetStringBytes(x.Text)) == 0 {
+		return nil
+	}
+	text, err := base64.StdEncoding.DecodeString(string(sealed.GetStringBytes(x.Text)))
+	if err != nil {
+		return fmt.Errorf("%s: %w", x.Path, err)
+	}
+	nonce := bytes.Clone(sealed.GetStringBytes(x.Nonce))
+	with := bytes.Clone(sealed.GetStringBytes(x.With))
+	for _, secret := range c.r.Secrets[x.Key] {
+		plain, err := openGCM([]byte(secret), nonce, text, with)
+		if err != nil {
+			continue
+		}
+		if !strictJSON(plain) {
+			return fmt.Errorf("%s: what was sealed is no JSON", x.Path)
+		}
+		with, ok := replaceMember(c.doc, name, plain)
+		if !ok {
+			return fmt.Errorf("%s stands twice", x.Path)
+		}
+		return c.openJSON(with, with)
+	}
+	return fmt.Errorf("%s: %w", x.Path, errSealed)
+}
+
+// openGCM opens what AES-GCM has sealed; the tag stands behind.
+func openGCM(secret, nonce, sealed, with []byte) ([]byte, error) {
+	block, err := aes.NewCipher(secret)
+	if err != nil {
+		return nil, errSealed
+	}
+	if len(nonce) == 0 || len(nonce) > 64 {
+		return nil, errSealed
+	}
+	gcm, err := cipher.NewGCMWithNonceSize(block, len(nonce))
+	if err != nil {
+		return nil, errSealed
+	}
+	return gcm.Open(nil, nonce, sealed, with)
+}
+
+// OpenPrefixed opens an AES-256-GCM text with its 12 byte nonce in front and its tag
+// behind. A key of another length is cut or filled with zeros, as OpenSSL's users do.
+func OpenPrefixed(secret, sealed []byte) ([]byte, bool) {
+	if len(sealed) < 12+16 {
+		return nil, false
+	}
+	var k [32]byte
+	copy(k[:], secret)
+	plain, err := openGCM(k[:], sealed[:12], sealed[12:], nil)
+	return plain, err == nil
+}
+
+// replaceMember gives the object's text with another value for one member; false where
+// the name stands twice or not at all. The rest stays byte for byte.
+func replaceMember(doc []byte, name string, value []byte) ([]byte, bool) {
+	var t trie
+	t.kid(name).secret = true
+	from, to, n := 0, 0, 0
+	s := scanner{b: doc, secret: func(a, b int, _ []byte) { from, to, n = a, b, n+1 }}
+	if err := s.whole(&t); err != nil || n != 1 {
+		return nil, false
+	}
+	out := make([]byte, 0, len(doc)-(to-from)+len(value))
+	return append(append(append(out, doc[:from]...), value...), doc[to:]...), true
+}
