@@ -4,10 +4,14 @@ import (
 	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/rand"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+
+	"github.com/valyala/fastjson"
 )
 
 // Decrypt says that a member of the JSON document is sealed with AES-GCM under one of the
@@ -22,6 +26,8 @@ type Decrypt struct {
 	Text  string `yaml:"text"`
 	Nonce string `yaml:"nonce"`
 	With  string `yaml:"with,omitempty"`
+	// Members are what else stands in it, for deliveries that are made here.
+	Members map[string]string `yaml:"members,omitempty"`
 }
 
 // ReadingCredentials are the names of the credentials without which a delivery can be
@@ -85,6 +91,48 @@ func (c *reading) unseal() error {
 		return c.openJSON(with, with)
 	}
 	return fmt.Errorf("%s: %w", x.Path, errSealed)
+}
+
+// Seal seals the member of a delivery that is made here. A body without it, or with one
+// that is sealed already, stays.
+func (x *Decrypt) Seal(body, secret []byte) ([]byte, error) {
+	doc, err := fastjson.ParseBytes(body)
+	if err != nil {
+		return body, nil //nolint:nilerr // no JSON: nothing to seal
+	}
+	name := x.Path.steps[0].key
+	plain := doc.Get(name)
+	if plain == nil || plain.Type() != fastjson.TypeObject || plain.Exists(x.Text) {
+		return body, nil
+	}
+	block, err := aes.NewCipher(secret)
+	if err != nil {
+		return nil, fmt.Errorf("seal %s: %w", x.Path, err)
+	}
+	gcm, err := cipher.NewGCM(block)
+	if err != nil {
+		return nil, fmt.Errorf("seal %s: %w", x.Path, err)
+	}
+	nonce := rand.Text()[:gcm.NonceSize()]
+	members := maps.Clone(x.Members)
+	if members == nil {
+		members = map[string]string{}
+	}
+	text := gcm.Seal(nil, []byte(nonce), plain.MarshalTo(nil), []byte(members[x.With]))
+	members[x.Text], members[x.Nonce] = base64.StdEncoding.EncodeToString(text), nonce
+	sealed := []byte{'{'}
+	for i, k := range slices.Sorted(maps.Keys(members)) {
+		if i > 0 {
+			sealed = append(sealed, ',')
+		}
+		sealed = append(appendJSONString(sealed, []byte(k)), ':')
+		sealed = appendJSONString(sealed, []byte(members[k]))
+	}
+	out, ok := replaceMember(body, name, append(sealed, '}'))
+	if !ok {
+		return nil, fmt.Errorf("seal %s: it stands twice", x.Path)
+	}
+	return out, nil
 }
 
 // openGCM opens what AES-GCM has sealed; the tag stands behind.

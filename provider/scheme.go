@@ -55,7 +55,8 @@ type Scheme struct {
 	// of them must hold, and there must be one.
 	Each string `yaml:"each,omitempty"`
 	// KeyID is the header that says which key signed; the credential's values are then
-	// written id:secret, those of a key set bring their kid.
+	// written id:secret or id:public key. Those of a key set bring their kid, a certificate
+	// alone its serial number.
 	KeyID *KeyID `yaml:"key_id,omitempty"`
 
 	Signature Signature  `yaml:"signature,omitempty"`
@@ -124,6 +125,8 @@ type Timestamp struct {
 	// First: it is the first of the comma separated parts that hold the signatures (csv).
 	First bool   `yaml:"first,omitempty"`
 	Unit  string `yaml:"unit,omitempty"`
+	// Exclusive: a time at exactly the tolerance's distance is outside (WeChat Pay).
+	Exclusive bool `yaml:"exclusive,omitempty"`
 }
 
 // KeyID is the header that names the key.
@@ -194,7 +197,7 @@ type Token struct {
 type Credential struct {
 	Name string `yaml:"name"`
 	// Role is key (a shared secret), public_key, username, password, merchant (compared
-	// with Field), part (a value that is signed but not sent), verify_token (of a challenge), info (kept for the operator) or signing_key (a private key, used by
+	// with Field), reading_key (opens what is sealed in a delivery, see Definition.Decrypt), part (a value that is signed but not sent), verify_token (of a challenge), info (kept for the operator) or signing_key (a private key, used by
 	// dev and tests only: it signs, it never verifies).
 	Role     string `yaml:"role"`
 	Optional bool   `yaml:"optional,omitempty"`
@@ -298,7 +301,7 @@ func (s *Scheme) CredentialSpecs() []CredentialSpec {
 
 func secretRole(role string) bool {
 	switch role {
-	case "key", "password", "verify_token", "signing_key", "part":
+	case "key", "password", "verify_token", "reading_key", "signing_key", "part":
 		return true
 	}
 	return false

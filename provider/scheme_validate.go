@@ -16,7 +16,7 @@ var (
 	encodingNames  = []string{"hex", "hex_lower", "HEX", "base64", "base64url"}
 	unitNames      = []string{"s", "ms", "s_or_ms", "rfc3339", "http_date"}
 	bodyNames      = []string{"auto", "any", "json", "form", "query"}
-	roleNames      = []string{"key", "public_key", "username", "password", "merchant", "verify_token", "signing_key", "info", "part"}
+	roleNames      = []string{"key", "public_key", "username", "password", "merchant", "verify_token", "signing_key", "info", "part", "reading_key"}
 	settingNames   = []string{"algorithm", "min_algorithm", "fields", "separator", "key_position", "encoding", "signature_field", "required_signed", "body", "legacy_sha1", "livemode", "notification_url", "without_passphrase", "require"}
 )
 

@@ -99,7 +99,13 @@ func (v *vector) variant(cat *Catalogue, d *Definition) *Definition {
 func checkVector(t *testing.T, d *Definition, v *vector) {
 	t.Helper()
 	stated := v.EventID != nil || v.EventType != nil || v.Status != nil || v.CanonicalType != nil
-	evs, err := d.Events(v.request(t))
+	r := v.request(t)
+	for _, name := range d.ReadingCredentials() {
+		if secret, ok := v.Secrets[name].(string); ok {
+			r.Secrets = Credentials{name: {secret}}
+		}
+	}
+	evs, err := d.Events(r)
 	if err != nil {
 		if stated {
 			t.Errorf("%s %s: %v", v.Provider, v.Name, err)

@@ -52,6 +52,7 @@ func New(def *provider.Definition, creds provider.Credentials, opts Options) (*V
 			return nil, &ConfigError{Provider: def.Name, Setting: "min_algorithm", Err: fmt.Errorf("%q is no algorithm of this provider", word)}
 		}
 	}
+	v.sealed = def.Decrypt
 	v.url = opts.Settings["notification_url"]
 	for _, rd := range def.Document {
 		v.plainField = v.plainField || rd.Form != "" && rd.As == "json"
@@ -340,10 +341,18 @@ func (v *Verifier) addCredential(c provider.Credential, value string) error {
 			v.keys = append(v.keys, set...)
 			return err
 		}
+		id := ""
+		if v.s.KeyID != nil {
+			var err error
+			if id, value, err = namedPublicKey(value); err != nil {
+				return err
+			}
+		}
 		k, err := newPublicKey(c.Name, value, kind, v.kind, scheme)
 		if err != nil {
 			return err
 		}
+		k.id = id
 		v.keys = append(v.keys, k)
 	case "username", "password", "verify_token":
 		k, err := newSecretKey(c.Name, value, scheme, "utf8")
@@ -360,6 +369,13 @@ func (v *Verifier) addCredential(c provider.Credential, value string) error {
 		}
 	case "merchant":
 		return v.addMerchant(c, value)
+	case "reading_key":
+		if n := len(value); n != 16 && n != 24 && n != 32 {
+			return fmt.Errorf("has %d characters: a key of AES has 32 (or 16, 24)", n)
+		}
+		if v.readingKey == "" {
+			v.readingKey = value
+		}
 	case "signing_key":
 		k, err := newSigningKey(value)
 		if err != nil {

@@ -50,6 +50,9 @@ func DevCredentials(def *provider.Definition, rnd io.Reader) (provider.Credentia
 				}
 			}
 			out[c.Name] = []string{pair.public}
+			if def.KeyID != nil && def.Key != "jwks" {
+				out[c.Name] = []string{"DEV0000000000001:" + pair.public}
+			}
 			if c.Role == "signing_key" {
 				out[c.Name] = []string{pair.private}
 			}

@@ -134,6 +134,13 @@ func (v *Verifier) prepareBody(r *provider.Request) error {
 		}
 		r.Body = formWith(nil, inner, text)
 	}
+	if v.sealed != nil && v.readingKey != "" {
+		body, err := v.sealed.Seal(r.Body, []byte(v.readingKey))
+		if err != nil {
+			return err
+		}
+		r.Body = body
+	}
 	for i := range v.merchants {
 		if err := v.setMerchant(r, &v.merchants[i]); err != nil {
 			return err

@@ -217,6 +217,28 @@ func newPublicKey(name, value, kind string, prim primitive, scheme string) (key,
 	return key{}, fmt.Errorf("is a %T (or too short), which scheme %s does not verify with", pub, scheme)
 }
 
+// namedPublicKey parts "id:key"; a certificate alone is named by its serial number, in
+// hexadecimal capitals.
+func namedPublicKey(value string) (id, key string, err error) {
+	value = strings.TrimSpace(value)
+	if !strings.HasPrefix(value, "-----BEGIN") {
+		id, key, ok := strings.Cut(value, ":")
+		if !ok || strings.TrimSpace(id) == "" {
+			return "", "", errors.New("is not written id:key, the key's id and the key, and is no certificate")
+		}
+		return strings.TrimSpace(id), strings.TrimSpace(key), nil
+	}
+	block, _ := pem.Decode([]byte(value))
+	if block == nil || block.Type != "CERTIFICATE" {
+		return "", "", errors.New("is a key without its id: write it id:key (a certificate brings its own)")
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return "", "", errors.New("is no certificate that can be read")
+	}
+	return strings.ToUpper(cert.SerialNumber.Text(16)), value, nil
+}
+
 // publicBytes is the DER of a key, or the 32 raw bytes of an Ed25519 one.
 func publicBytes(value, kind string) ([]byte, error) {
 	value = strings.TrimSpace(value)

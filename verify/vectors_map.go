@@ -19,6 +19,7 @@ var vectorNames = map[string][]string{
 	"public_key":     {"public_key_pem"},
 	"public_keys":    {"public_key", "public_key_pem", "public_key_hex", "public_key_b64", "public_key_b64_as_served"},
 	"secret_hashes":  {"secret_hash"},
+	"platform_keys":  {"public_keys", "certs"},
 	"hmac_keys":      {"hmac_key_hex"},
 	"url_tokens":     {"secret_in_url"},
 	"merchant_key":   {"key"},

@@ -102,6 +102,9 @@ type Verifier struct {
 	trios     []trio
 	token     *tokenReader
 
+	sealed     *provider.Decrypt // what of a delivery is sealed (Sign)
+	readingKey string
+
 	plainField bool // a form's field holds the document as it is, not in base64 (Sign)
 
 	challenges []challenge
