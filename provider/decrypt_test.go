@@ -47,6 +47,10 @@ func TestSealed(t *testing.T) {
 
 // TestSealMistakes: a definition that cannot open what it says is refused at load.
 func TestSealMistakes(t *testing.T) {
+	const head = "name: x\nscheme: hmac\nalgorithm: sha256\nsigned: \"{body}\"\nsignature: {header: S, encoding: hex}\nevent: {id: x}\n"
+	if _, err := Parse("f.yaml", []byte(head+"decrypt: {path: a, key: secrets, text: t, nonce: n}\n")); err != nil {
+		t.Fatal(err)
+	}
 	for _, bad := range []string{
 		"decrypt: {path: a, key: nobody, text: t, nonce: n}",
 		"decrypt: {path: a.b, key: secrets, text: t, nonce: n}",
@@ -54,7 +58,7 @@ func TestSealMistakes(t *testing.T) {
 		"document: [{query: data, as: base64-form, key: nobody}]",
 		"document: [{query: data}]",
 	} {
-		if _, err := Parse("f.yaml", []byte(head+"event: {id: x}\n"+bad+"\n")); err == nil {
+		if _, err := Parse("f.yaml", []byte(head+bad+"\n")); err == nil {
 			t.Errorf("%s was taken", bad)
 		}
 	}

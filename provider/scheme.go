@@ -197,7 +197,7 @@ type Token struct {
 type Credential struct {
 	Name string `yaml:"name"`
 	// Role is key (a shared secret), public_key, username, password, merchant (compared
-	// with Field), reading_key (opens what is sealed in a delivery, see Definition.Decrypt), part (a value that is signed but not sent), verify_token (of a challenge), info (kept for the operator) or signing_key (a private key, used by
+	// with Field), reading_key (opens what is sealed in a delivery, see Definition.Decrypt), answer_key (a private key that signs answers), part (a value that is signed but not sent), verify_token (of a challenge), info (kept for the operator) or signing_key (a private key, used by
 	// dev and tests only: it signs, it never verifies).
 	Role     string `yaml:"role"`
 	Optional bool   `yaml:"optional,omitempty"`
@@ -301,7 +301,7 @@ func (s *Scheme) CredentialSpecs() []CredentialSpec {
 
 func secretRole(role string) bool {
 	switch role {
-	case "key", "password", "verify_token", "reading_key", "signing_key", "part":
+	case "key", "password", "verify_token", "reading_key", "answer_key", "signing_key", "part":
 		return true
 	}
 	return false

@@ -56,6 +56,9 @@ type CaseReply struct {
 	ContentType string      `json:"content_type"`
 	Body        string      `json:"body"`
 	Headers     [][2]string `json:"headers,omitempty"`
+	// MerchantKey is the public half of the key that Body is signed with, where the vector
+	// does not give the private one away.
+	MerchantKey string `json:"merchant_public_key_pem,omitempty"`
 }
 
 // ParseCase reads a case, or its request alone.

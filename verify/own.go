@@ -63,6 +63,7 @@ var ownSchemes = map[string]func(v *Verifier) (ownScheme, error){
 	"paysera":     newPaysera,
 	"przelewy24":  newPrzelewy24,
 	"tpay":        newTpay,
+	"trustly":     newTrustly,
 	"vipps":       newVipps,
 }
 
@@ -71,9 +72,10 @@ var ownSchemes = map[string]func(v *Verifier) (ownScheme, error){
 var ownDev = map[string]func(def *provider.Definition, into provider.Credentials) error{
 	"paysera": devRSA,
 	"tpay":    devRSA,
+	"trustly": devRSA,
 }
 
-// devRSA makes up the provider's key pair.
+// devRSA makes up the provider's key pair, and ours where answers are signed.
 func devRSA(def *provider.Definition, into provider.Credentials) error {
 	pair, err := newKeyPair(&provider.Scheme{Scheme: "rsa"}, rand.Reader)
 	if err != nil {
@@ -85,6 +87,12 @@ func devRSA(def *provider.Definition, into provider.Credentials) error {
 			into[c.Name] = []string{pair.public}
 		case "signing_key":
 			into[c.Name] = []string{pair.private}
+		case "answer_key": // ours, so another pair
+			own, err := newKeyPair(&provider.Scheme{Scheme: "rsa"}, rand.Reader)
+			if err != nil {
+				return err
+			}
+			into[c.Name] = []string{own.private}
 		}
 	}
 	return nil

@@ -104,6 +104,7 @@ type Verifier struct {
 
 	sealed     *provider.Decrypt // what of a delivery is sealed (Sign)
 	readingKey string
+	answer     *signingKey // signs answers
 
 	plainField bool // a form's field holds the document as it is, not in base64 (Sign)
 
