@@ -1,6 +1,8 @@
 package provider
 
 import (
+	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,6 +30,24 @@ func TestPartsAreTwo(t *testing.T) {
 		{"cashfree",
 			`{"type":"REFUND_STATUS_WEBHOOK","data":{"refund":{"cf_refund_id":"1","refund_status":"SUCCESS","refund_amount":1,"refund_currency":"INR"}}}`,
 			`{"type":"REFUND_STATUS_WEBHOOK","data":{"refund":{"cf_refund_id":"2","refund_status":"SUCCESS","refund_amount":1,"refund_currency":"INR"}}}`},
+		{"vipps",
+			`{"msn":"1","reference":"o","pspReference":"1","name":"REFUNDED","amount":{"currency":"NOK","value":100},"success":true}`,
+			`{"msn":"1","reference":"o","pspReference":"2","name":"REFUNDED","amount":{"currency":"NOK","value":100},"success":true}`},
+		{"przelewy24",
+			`{"orderId":1,"sessionId":"o","merchantId":1,"refundsUuid":"r1","amount":100,"currency":"PLN","status":0}`,
+			`{"orderId":1,"sessionId":"o","merchantId":1,"refundsUuid":"r2","amount":100,"currency":"PLN","status":0}`},
+		{"alipay",
+			"notify_type=trade_status_sync&notify_id=n1&trade_no=1&out_trade_no=o&trade_status=TRADE_SUCCESS&total_amount=9.00&refund_fee=1.00&out_biz_no=r1",
+			"notify_type=trade_status_sync&notify_id=n2&trade_no=1&out_trade_no=o&trade_status=TRADE_SUCCESS&total_amount=9.00&refund_fee=2.00&out_biz_no=r2"},
+		{"trustly",
+			`{"method":"debit","params":{"data":{"amount":"1.00","currency":"EUR","messageid":"o","orderid":"1","notificationid":"1"}}}`,
+			`{"method":"debit","params":{"data":{"amount":"1.00","currency":"EUR","messageid":"o","orderid":"1","notificationid":"2"}}}`},
+		{"wechatpay",
+			`{"id":"EV-1","event_type":"REFUND.SUCCESS","resource":{"out_trade_no":"o","transaction_id":"1","refund_id":"r1","refund_status":"SUCCESS","amount":{"total":900,"refund":100}}}`,
+			`{"id":"EV-2","event_type":"REFUND.SUCCESS","resource":{"out_trade_no":"o","transaction_id":"1","refund_id":"r2","refund_status":"SUCCESS","amount":{"total":900,"refund":100}}}`},
+		{"nowpayments",
+			`{"payment_id":1,"payment_status":"partially_paid","price_amount":9,"price_currency":"usd","actually_paid":0.1,"order_id":"o"}`,
+			`{"payment_id":1,"payment_status":"partially_paid","price_amount":9,"price_currency":"usd","actually_paid":0.2,"order_id":"o"}`},
 	} {
 		d, _ := cat.Get(c.name)
 		a, again, b := events(t, d, c.a)[0], events(t, d, c.a)[0], events(t, d, c.b)[0]
@@ -40,6 +60,63 @@ func TestPartsAreTwo(t *testing.T) {
 		if a.Canonical == "payment.captured" || b.Canonical == "payment.captured" {
 			t.Errorf("%s: a refund books as %s, %s", c.name, a.Canonical, b.Canonical)
 		}
+	}
+}
+
+// TestChargesOfSubscriptions: charges of one subscription, equal in their sum, are events
+// of their own, and so are the orders of a combined payment.
+func TestChargesOfSubscriptions(t *testing.T) {
+	cat := builtins(t)
+	for name, c := range map[string]struct{ text, part, other string }{
+		"payfast":   {"m_payment_id=o&pf_payment_id=11&payment_status=COMPLETE&amount_gross=15.00&merchant_id=1&token=t", "=11", "=12"},
+		"braintree": {"<notification><timestamp type=\"datetime\">2026-05-28T20:26:40Z</timestamp><kind>subscription_charged_successfully</kind><subject><subscription><id>s</id><transactions type=\"array\"><transaction><id>t1</id><amount>9.00</amount><currency-iso-code>EUR</currency-iso-code></transaction></transactions></subscription></subject></notification>", ">t1<", ">t2<"},
+		"vipps":     {`{"agreementId":"a","chargeId":"c1","eventType":"recurring.charge-captured.v1","amount":100,"amountCaptured":100,"currency":"NOK","occurred":"2026-05-28T20:26:40Z"}`, "c1", "c2"},
+	} {
+		d, _ := cat.Get(name)
+		read := func(text string) Event {
+			if name == "braintree" {
+				text = "bt_payload=" + url.QueryEscape(inLines([]byte(text)))
+			}
+			return events(t, d, text)[0]
+		}
+		a, b := read(c.text), read(strings.Replace(c.text, c.part, c.other, 1))
+		if a.CEID == b.CEID || a.CEID != read(c.text).CEID || a.Canonical != "payment.captured" || a.Amount == nil {
+			t.Errorf("%s: %+v and %+v", name, a, b)
+		}
+	}
+	d, _ := cat.Get("wechatpay")
+	r, err := d.Sample("combined", SampleParams{OrderID: "ORD-1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	evs, err := d.Events(r)
+	if err != nil || len(evs) != 2 || evs[0].OrderID != "ORD-1" || evs[1].OrderID != "ORD-1-2" || evs[0].CEID == evs[1].CEID || evs[1].Amount.Minor != 100 {
+		t.Errorf("%v %+v", err, evs)
+	}
+}
+
+// TestUnsignedBody: of what Mercado Pago does not sign, a forged body makes an event of
+// its own and takes the place of no true one.
+func TestUnsignedBody(t *testing.T) {
+	d, _ := builtins(t).Get("mercadopago")
+	read := func(id, body string) Event {
+		evs, err := d.Events(&Request{Method: "POST", Target: []byte("/in/x?data.id=" + id), Body: []byte(body)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return evs[0]
+	}
+	a := read("1", `{"action":"payment.updated","id":7,"data":{"id":"1"}}`)
+	for name, b := range map[string]Event{
+		"another body":    read("1", `{"action":"payment.updated","id":7,"data":{"id":"1"},"live_mode":true}`),
+		"another payment": read("2", `{"action":"payment.updated","id":7,"data":{"id":"1"}}`),
+	} {
+		if a.CEID == b.CEID {
+			t.Errorf("%s is the same event", name)
+		}
+	}
+	if !a.NeedsFetch || a.OrderID != "1" || !slices.Contains(a.UnverifiedFields, "type") || slices.Contains(a.UnverifiedFields, "order_id") {
+		t.Errorf("%+v", a)
 	}
 }
 
@@ -65,7 +142,7 @@ func TestSlidingDigits(t *testing.T) {
 // TestThinEvents: what no delivery says must be asked.
 func TestThinEvents(t *testing.T) {
 	cat := builtins(t)
-	for _, name := range []string{"mollie_classic", "opennode", "xendit", "chargebee", "comgate", "flutterwave_v3", "midtrans", "gocardless", "recurly", "revolut", "dwolla", "iyzico", "btcpay", "wise", "authorize_net"} {
+	for _, name := range []string{"mollie_classic", "opennode", "mercadopago", "xendit", "chargebee", "comgate", "flutterwave_v3", "midtrans", "gocardless", "recurly", "revolut", "dwolla", "iyzico", "btcpay", "wise", "authorize_net"} {
 		d, _ := cat.Get(name)
 		r, err := d.Sample("", SampleParams{})
 		if err != nil {

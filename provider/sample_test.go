@@ -125,6 +125,12 @@ func TestBookedOnce(t *testing.T) {
 		"liqpay":         {{"pay processing", "pay 3ds_verify", "pay wait_accept", "pay success"}, {"hold hold_wait", "hold success"}, {"pay wait_reserve", "pay reversed"}},
 		"wayforpay":      {{"Created", "InProcessing", "Pending", "WaitingAuthComplete", "Approved 5100", "Approved"}, {"RefundInProcessing", "Refunded"}},
 		"payu_eu":        {{"order.PENDING", "order.WAITING_FOR_CONFIRMATION", "order.COMPLETED"}, {"refund.PENDING", "refund.FINALIZED"}},
+		"alipay":         {{"waiting", "trade_status_sync", "finished"}, {"refund"}},
+		"braintree":      {{"transaction_settled", "transaction_disbursed", "check"}, {"subscription_went_active", "subscription_charged_successfully"}},
+		"nowpayments":    {{"waiting", "confirming", "partially_paid", "finished"}, {"payout processing", "payout sending", "payout finished"}},
+		"paysera":        {{"macro.2", "macro.1", "macro.3"}, {"macro.5"}},
+		"trustly":        {{"pending", "credit", "account"}, {"payoutconfirmation"}},
+		"vipps":          {{"CREATED", "AUTHORIZED", "CAPTURED"}, {"recurring.agreement-activated.v1", "recurring.charge-reserved.v1", "recurring.charge-captured.v1"}},
 		"shopify":        {{"orders/create", "orders/updated", "orders/paid"}, {"refunds/create"}},
 	}
 	for name, list := range lives {
