@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"penstock/archive"
 	"penstock/config"
 	"penstock/provider"
+	"penstock/verify"
 )
 
 const (
@@ -157,6 +159,48 @@ func TestReleaseOnce(t *testing.T) {
 		time.Sleep(20 * time.Millisecond) // the index follows
 	}
 	t.Error("it was released again")
+}
+
+// TestSealedSource: sealed deliveries are read with the keys of the source as configured
+// today, and wait while there is none: no epoch holds a key.
+func TestSealedSource(t *testing.T) {
+	builtin, err := provider.Builtin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	def, _ := builtin.Get("wechatpay")
+	creds, err := verify.DevCredentials(def, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	source := fmt.Sprintf("  - {name: wx, provider: wechatpay, credentials: {platform_keys: [%q], apiv3_key: [%s]}}\n", creds["platform_keys"][0], creds["apiv3_key"][0])
+	r := newRig(t, stripe+source)
+	conf := r.p.conf.Load()
+	doc, err := epochOf(&conf.Sources[1], conf.Forward)
+	if err != nil || strings.Contains(string(doc), creds["apiv3_key"][0]) {
+		t.Fatalf("the epoch holds the key, or %v", err)
+	}
+	d := &archive.Delivery{Source: "wx", Provider: "wechatpay", Verdict: archive.Accepted, ReceivedAt: time.Now(), Method: "POST", Target: []byte("/in/wx"), Body: []byte("{}")}
+	d.Epoch = r.p.archive.RegisterEpoch("wx", doc)
+	if err := r.p.archive.Append(d); err != nil {
+		t.Fatal(err)
+	}
+	info, err := r.p.epochs.source(d.Epoch, d.Seq)
+	if err != nil || !slices.Equal(info.Secrets["apiv3_key"], creds["apiv3_key"]) || len(info.Secrets) != 1 {
+		t.Fatalf("the source is configured: %v, %d secrets", err, len(info.Secrets))
+	}
+	if err := r.reload(stripe); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.p.epochs.source(d.Epoch, d.Seq); err == nil || !strings.Contains(err.Error(), "apiv3_key") {
+		t.Errorf("without the key: %v", err)
+	}
+	if err := r.reload(stripe + source); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.p.epochs.source(d.Epoch, d.Seq); err != nil {
+		t.Errorf("the key is back: %v", err)
+	}
 }
 
 // TestStats: what was called and belongs to nobody is there for those who look for a

@@ -218,6 +218,9 @@ func (v *Verifier) compileMessage() error {
 		return &ConfigError{Provider: v.name, Setting: "signed", Err: err}
 	}
 	for _, p := range pieces {
+		if p.Kind == "json_sorted" {
+			v.variants = 2
+		}
 		v.pieces = append(v.pieces, piece{kind: p.Kind, name: p.Arg, text: []byte(p.Arg)})
 	}
 	for _, f := range v.s.Fields {

@@ -36,6 +36,13 @@ func (v *Verifier) message(r *provider.Request, sc *scratch, n int) string {
 		case "key":
 			sc.markKey()
 			continue
+		case "json_sorted":
+			text, reason := v.jsonSorted(r, sc, n)
+			if reason != "" {
+				return reason
+			}
+			sc.parts = append(sc.parts, text)
+			continue
 		case "all":
 			if reason := v.allFields(r, sc); reason != "" {
 				return reason
@@ -98,8 +105,6 @@ func (v *Verifier) pieceText(p *piece, r *provider.Request, sc *scratch) ([]byte
 		return val, ""
 	case "php_serialize":
 		return v.phpSerialize(r, sc)
-	case "json_sorted":
-		return v.jsonSorted(r, sc)
 	case "base64_without":
 		return v.base64Without(p.name, r, sc)
 	}

@@ -2,7 +2,9 @@ package verify
 
 import (
 	"bytes"
+	"encoding/json"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/valyala/fastjson"
@@ -11,29 +13,39 @@ import (
 )
 
 // jsonSorted writes the document as JavaScript's JSON.stringify does after the names of
-// every object were sorted: no blanks, numbers as they came, text unescaped but for what
-// must be. A name that stands twice in one object is refused: the sender has one of them.
-func (v *Verifier) jsonSorted(r *provider.Request, sc *scratch) ([]byte, string) {
+// every object were sorted: no blanks, text unescaped but for what must be. Numbers stand as
+// they came, and in the second spelling as JavaScript writes them (1.50 is 1.5). A name
+// that stands twice in one object is refused: the sender has one of them.
+func (v *Verifier) jsonSorted(r *provider.Request, sc *scratch, n int) ([]byte, string) {
 	if !v.load(r, sc) || sc.source != sourceJSON {
 		return nil, SignatureMalformed
 	}
-	n := len(sc.arena)
-	arena, ok := appendSorted(sc.arena, sc.doc)
+	w := sortedWriter{spell: n > 0}
+	from := len(sc.arena)
+	arena, ok := w.value(sc.arena, sc.doc)
 	if !ok {
 		return nil, SignatureMalformed
 	}
 	sc.arena = arena
-	return sc.arena[n:len(sc.arena):len(sc.arena)], ""
+	if n > 0 && !w.spelt {
+		return nil, skipVariant
+	}
+	return sc.arena[from:len(sc.arena):len(sc.arena)], ""
 }
 
-func appendSorted(dst []byte, v *fastjson.Value) ([]byte, bool) {
+type sortedWriter struct {
+	spell bool // numbers as JavaScript writes them
+	spelt bool // one of them was written otherwise than it came
+}
+
+func (w *sortedWriter) value(dst []byte, v *fastjson.Value) ([]byte, bool) {
 	switch v.Type() {
 	case fastjson.TypeObject:
 		o, err := v.Object()
 		if err != nil {
 			return dst, false
 		}
-		return appendSortedObject(dst, o)
+		return w.object(dst, o)
 	case fastjson.TypeArray:
 		list, err := v.Array()
 		if err != nil {
@@ -45,7 +57,7 @@ func appendSorted(dst []byte, v *fastjson.Value) ([]byte, bool) {
 				dst = append(dst, ',')
 			}
 			var ok bool
-			if dst, ok = appendSorted(dst, e); !ok {
+			if dst, ok = w.value(dst, e); !ok {
 				return dst, false
 			}
 		}
@@ -54,7 +66,21 @@ func appendSorted(dst []byte, v *fastjson.Value) ([]byte, bool) {
 		text, err := v.StringBytes()
 		return appendJSString(dst, text), err == nil
 	}
-	return v.MarshalTo(dst), true
+	from := len(dst)
+	dst = v.MarshalTo(dst)
+	if w.spell && v.Type() == fastjson.TypeNumber {
+		f, err := strconv.ParseFloat(string(dst[from:]), 64)
+		if err != nil {
+			return dst, false
+		}
+		text, err := json.Marshal(f) // of a float64 it is JavaScript's own rule
+		if err != nil {
+			return dst, false
+		}
+		w.spelt = w.spelt || string(text) != string(dst[from:])
+		dst = append(dst[:from], text...)
+	}
+	return dst, true
 }
 
 type member struct {
@@ -62,7 +88,7 @@ type member struct {
 	value *fastjson.Value
 }
 
-func appendSortedObject(dst []byte, o *fastjson.Object) ([]byte, bool) {
+func (w *sortedWriter) object(dst []byte, o *fastjson.Object) ([]byte, bool) {
 	list := make([]member, 0, o.Len())
 	o.Visit(func(k []byte, v *fastjson.Value) { list = append(list, member{k, v}) })
 	slices.SortFunc(list, func(a, b member) int { return compareNames(a.name, b.name) })
@@ -76,7 +102,7 @@ func appendSortedObject(dst []byte, o *fastjson.Object) ([]byte, bool) {
 		}
 		dst = append(appendJSString(dst, m.name), ':')
 		var ok bool
-		if dst, ok = appendSorted(dst, m.value); !ok {
+		if dst, ok = w.value(dst, m.value); !ok {
 			return dst, false
 		}
 	}
