@@ -47,6 +47,10 @@ func (v *Verifier) Explain(r *provider.Request, now time.Time) Explanation {
 	}
 	func() {
 		defer func() { _ = recover() }() // the verdict stands without the rest
+		if own, ok := v.own.(ownExplain); ok {
+			own.explain(r, now, &e)
+			return
+		}
 		v.explainKeys(r, now, &e)
 	}()
 	if res.Verdict == Rejected {
@@ -279,6 +283,10 @@ func (v *Verifier) signatureHolds(r *provider.Request) (ok bool) {
 		}
 	}()
 	sc := &scratch{}
+	if v.kind == primOwn {
+		_, reason := v.own.authenticate(r, time.Time{}, sc)
+		return reason == "" || reason == TimestampOutsideTolerance
+	}
 	if v.kind == primStandard {
 		list, reason := v.readTrio(r, sc)
 		if reason != "" {

@@ -17,6 +17,9 @@ func TestExplain(t *testing.T) {
 		v, creds := devVerifier(t, def)
 		r := signed(t, v, name)
 		e := v.Explain(r, testNow)
+		if _, says := v.own.(ownExplain); v.kind == primOwn && !says {
+			continue // its verdict is all that there is
+		}
 		if e.Verdict != Accepted || len(e.Keys) == 0 || !e.Keys[0].Match || len(e.Signed) == 0 && v.kind != primToken && v.kind != primBasic || len(e.Received) == 0 {
 			t.Errorf("%s: %+v", name, e)
 		}

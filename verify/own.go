@@ -14,7 +14,7 @@ import (
 // the definition (credentials, tolerance, settings, challenges, fixed answers) serve it as
 // they serve every scheme; nobody else's hot path knows that it exists.
 //
-// Two more interfaces are asked for where a scheme has them: ownHandshake and ownAck.
+// More interfaces are asked for where a scheme has them: ownHandshake, ownAck, ownExplain.
 type ownScheme interface {
 	// authenticate returns the credential that proved r (key.by), or a reason. It reads r
 	// and may keep slices of it in sc only. Signature first: clock, syntax and merchant are
@@ -34,6 +34,11 @@ type ownHandshake interface {
 // ownAck is a scheme that computes its answer to an accepted and stored delivery.
 type ownAck interface {
 	ack(r *provider.Request, now time.Time, sc *scratch) Reply
+}
+
+// ownExplain is a scheme that can say what it looked at, and why it refused.
+type ownExplain interface {
+	explain(r *provider.Request, now time.Time, e *Explanation)
 }
 
 // errSign says why a delivery cannot be signed.

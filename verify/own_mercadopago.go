@@ -82,17 +82,20 @@ func (m *mercadoPago) match(id, request []byte, sc *scratch) *key {
 
 func (m *mercadoPago) sum(k *key, id, request, ts []byte) []byte {
 	mac := hmac.New(sha256.New, k.secret)
+	mac.Write(mercadoPagoText(id, request, ts))
+	return mac.Sum(nil)
+}
+
+func mercadoPagoText(id, request, ts []byte) (text []byte) {
 	for _, p := range []struct {
 		label string
 		value []byte
 	}{{"id:", id}, {"request-id:", request}, {"ts:", ts}} {
 		if len(p.value) > 0 {
-			mac.Write([]byte(p.label))
-			mac.Write(p.value)
-			mac.Write([]byte(";"))
+			text = append(append(append(text, p.label...), p.value...), ';')
 		}
 	}
-	return mac.Sum(nil)
+	return text
 }
 
 // sign puts the id of the body's data into the query, as the provider does.

@@ -90,9 +90,12 @@ func (p *vipps) match(method, pathQuery, host string, hash []byte, sc *scratch) 
 
 func (p *vipps) sum(k *key, method, pathQuery, host string, ts, hash []byte) []byte {
 	mac := hmac.New(sha256.New, k.secret)
-	mac.Write([]byte(method + "\n" + pathQuery + "\n"))
-	mac.Write(bytes.Join([][]byte{ts, []byte(host), hash}, []byte(";")))
+	mac.Write(vippsText(method, pathQuery, host, ts, hash))
 	return mac.Sum(nil)
+}
+
+func vippsText(method, pathQuery, host string, ts, hash []byte) []byte {
+	return append([]byte(method+"\n"+pathQuery+"\n"), bytes.Join([][]byte{ts, []byte(host), hash}, []byte(";"))...)
 }
 
 func (p *vipps) sign(r *provider.Request, now time.Time, _ *scratch) error {
