@@ -373,14 +373,13 @@ func (v *Verifier) addCredential(c provider.Credential, value string) error {
 	case "merchant":
 		return v.addMerchant(c, value)
 	case "answer_key":
-		if v.answer != nil {
-			return nil // the first one signs
-		}
 		k, err := newSigningKey(value)
 		if err != nil {
 			return err
 		}
-		v.answer = k
+		if v.answer == nil { // the first one signs
+			v.answer = k
+		}
 	case "reading_key":
 		if n := len(value); n != 16 && n != 24 && n != 32 {
 			return fmt.Errorf("has %d characters: a key of AES has 32 (or 16, 24)", n)
