@@ -128,7 +128,8 @@ func TestOutcomesAndMarkersRoundTrip(t *testing.T) {
 	yes, sum := true, int64(-9232)
 	os := []Outcome{
 		{Delivery: 7, Item: 1, Items: 2, Kind: Published, At: time.Unix(1, 2).UTC(), Sink: "kafka:x", Topic: "webhooks.stripe",
-			Partition: 3, Offset: 1 << 40, Identity: Identity{1, 2}, Content: Identity{3}, Fields: Fields{EventID: "evt_1", EventType: "a",
+			Partition: 3, Offset: 1 << 40, Identity: Identity{1, 2}, Content: Identity{3}, State: Identity{4}, Of: "first",
+			Fields: Fields{EventID: "evt_1", EventType: "a",
 				Type: "payment.captured", CEID: "ce", OrderID: "o", PaymentID: "p", Status: "s", RequestID: "r", IdempotencyKey: "i",
 				Livemode: &yes, AmountMinor: &sum, Currency: "EUR"}},
 		{Delivery: QuarantineBit | 9, Kind: Dead, At: time.Unix(3, 0).UTC(), Reason: "unreadable", Of: "x", Replay: "job", Offset: -1, Partition: -1},

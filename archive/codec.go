@@ -21,12 +21,14 @@ import (
 //	          16 identity, 16 content, 1 present bits, then
 //	          str event_id, event_type, type, ce_id, order_id, payment_id, status,
 //	          request_id, idempotency_key, currency, and where its bit is set
-//	          amount_minor (bit 0, zigzag uvarint); livemode is bits 1 (known) and 2
+//	          amount_minor (bit 0, zigzag uvarint); livemode is bits 1 (known) and 2;
+//	          16 state (bit 3)
 //	marker    8 at unix ns, 1 kind, str key, 8 id, str data
 const (
 	hasAmount   = 1 << 0
 	hasLivemode = 1 << 1
 	livemode    = 1 << 2
+	hasState    = 1 << 3
 )
 
 var errPayload = errors.New("its payload cannot be read although the checksum matches")
@@ -91,12 +93,18 @@ func putOutcome(b []byte, o *Outcome) []byte {
 			bits |= livemode
 		}
 	}
+	if o.State != (Identity{}) {
+		bits |= hasState
+	}
 	b = append(b, bits)
 	for _, s := range fieldStrings(f) {
 		b = putStr(b, *s)
 	}
 	if f.AmountMinor != nil {
 		b = binary.AppendVarint(b, *f.AmountMinor)
+	}
+	if bits&hasState != 0 {
+		b = append(b, o.State[:]...)
 	}
 	return b
 }
@@ -273,6 +281,9 @@ func (p *payloadReader) outcome() *Outcome {
 	if bits&hasLivemode != 0 {
 		v := bits&livemode != 0
 		o.Fields.Livemode = &v
+	}
+	if bits&hasState != 0 {
+		o.State = Identity(p.fixed(16))
 	}
 	return o
 }

@@ -37,10 +37,19 @@ func proves(o *Outcome) bool {
 	return o.Kind == Published && o.Replay == "" && o.Identity != Identity{}
 }
 
-func appendEvidence(b []byte, r ref, o *Outcome, id string) []byte {
+// proofs are the identities that such an outcome is evidence of: the event's, and the
+// state's where it told one first. Of a state no content is compared.
+func (o *Outcome) proofs(f func(id, content Identity) error) error {
+	if err := f(o.Identity, o.Content); err != nil || o.State == (Identity{}) {
+		return err
+	}
+	return f(o.State, Identity{})
+}
+
+func appendEvidence(b []byte, r ref, o *Outcome, content Identity, id string) []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(r))
 	b = binary.BigEndian.AppendUint64(b, uint64(nanos(o.At)))
-	b = append(b, o.Content[:]...)
+	b = append(b, content[:]...)
 	return append(b, id...)
 }
 

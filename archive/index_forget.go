@@ -92,7 +92,7 @@ func (w *writer) erase(r ref) error {
 	var ids []Identity
 	if err := eachOutcome(w.x.db, r, func(o *Outcome) {
 		if proves(o) {
-			ids = append(ids, o.Identity)
+			_ = o.proofs(func(id, _ Identity) error { ids = append(ids, id); return nil })
 		}
 	}); err != nil {
 		return err

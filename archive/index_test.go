@@ -318,6 +318,9 @@ func TestIndexEvidence(t *testing.T) {
 	outcome(second, Published, "job", Identity{8})
 	outcome(second, Published, "", Identity{}) // proves nothing: it says nothing
 	released := outcome(refused, Published, "", Identity{10})
+	told := &Outcome{Delivery: second, Items: 1, Kind: Published, Identity: Identity{11}, Content: Identity{9, 99}, State: Identity{12},
+		At: fakeEpoch.Add(time.Minute), Sink: "kafka:c1"}
+	g.add(0, Record{Outcome: told})
 	x := memIndex(t)
 	g.feed(t, x, 1)
 
@@ -346,10 +349,15 @@ func TestIndexEvidence(t *testing.T) {
 	f("no identity", Identity{}, false, 0, Outcome{})
 	f("released", Identity{10}, true, refused, released)
 	f("never seen", Identity{200}, false, 0, Outcome{})
+	f("event that tells a state", Identity{11}, true, second, *told)
+	f("state, whatever the content", Identity{12}, true, second, Outcome{At: told.At})
 
 	os, err := a.OutcomesOf(g.ids[second])
-	if err != nil || len(os) != 8 {
-		t.Fatalf("outcomes = %d, %v, want 8", len(os), err)
+	if err != nil || len(os) != 9 {
+		t.Fatalf("outcomes = %d, %v, want 9", len(os), err)
+	}
+	if last := os[len(os)-1]; last.State != told.State || last.Kind != Published || last.Content != told.Content {
+		t.Fatalf("outcome = %+v, want %+v", last, told)
 	}
 	os, err = a.Outcomes(first)
 	if err != nil || len(os) != 3 {

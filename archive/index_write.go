@@ -277,8 +277,10 @@ func (w *writer) outcome(o *Outcome) error {
 		id = l.e.row.ID // of a released one it is looked up when asked: its row may come later
 	}
 	if proves(o) {
-		w.x.seen.add(o.Identity)
-		if err := w.batch.Set(evidenceKey(nil, o.Identity), appendEvidence(nil, r, o, id), nil); err != nil {
+		if err := o.proofs(func(proved, content Identity) error {
+			w.x.seen.add(proved)
+			return w.batch.Set(evidenceKey(nil, proved), appendEvidence(nil, r, o, content, id), nil)
+		}); err != nil {
 			return fmt.Errorf("index evidence of outcome seq=%d: %w", o.Seq, err)
 		}
 	}

@@ -91,7 +91,7 @@ type Outcome struct {
 	Kind     OutcomeKind
 	At       time.Time
 	Reason   string // why held, dead or filtered
-	Of       string // delivery id of the twin, for Duplicate
+	Of       string // delivery id of the twin, for Duplicate; for Published of the first that said the same state
 
 	Sink      string // which sink it concerns: "kafka:<cluster id>"
 	Topic     string
@@ -101,6 +101,7 @@ type Outcome struct {
 
 	Identity Identity // what a Published outcome proves
 	Content  Identity // hash of the content under that identity
+	State    Identity // the state that a Published outcome told first; zero = none, or told before
 
 	Fields Fields
 }

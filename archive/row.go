@@ -381,8 +381,13 @@ func (d *decoder) item() item {
 // appendOutcome encodes an outcome as the index keeps it: without Seq and Delivery (they
 // are the key) and without Fields: those are in the row. Only an outcome of a quarantined
 // delivery, which may be applied before its row is, is followed by its event's fields.
+// The highest bit of the kind says that a state stands behind the content.
 func appendOutcome(b []byte, o *Outcome) []byte {
-	b = append(b, byte(o.Kind))
+	kind := byte(o.Kind)
+	if o.State != (Identity{}) {
+		kind |= kindHasState
+	}
+	b = append(b, kind)
 	b = binary.AppendVarint(b, nanos(o.At))
 	b = binary.AppendUvarint(b, uint64(o.Item))
 	b = binary.AppendUvarint(b, uint64(o.Items))
@@ -392,18 +397,28 @@ func appendOutcome(b []byte, o *Outcome) []byte {
 		b = appendString(b, s)
 	}
 	b = append(b, o.Identity[:]...)
-	return append(b, o.Content[:]...)
+	b = append(b, o.Content[:]...)
+	if kind&kindHasState != 0 {
+		b = append(b, o.State[:]...)
+	}
+	return b
 }
+
+const kindHasState = 1 << 7
 
 func decodeOutcome(b []byte) (Outcome, error) {
 	d := decoder{s: string(b)}
-	o := Outcome{Kind: OutcomeKind(d.byte()), At: time.Unix(0, d.varint()).UTC(),
+	kind := d.byte()
+	o := Outcome{Kind: OutcomeKind(kind &^ kindHasState), At: time.Unix(0, d.varint()).UTC(),
 		Item: int(d.uvarint()), Items: int(d.uvarint()), Partition: int32(d.varint()), Offset: d.varint()}
 	for _, s := range [...]*string{&o.Reason, &o.Of, &o.Sink, &o.Topic, &o.Replay} {
 		*s = d.str()
 	}
 	copy(o.Identity[:], d.bytes(len(o.Identity)))
 	copy(o.Content[:], d.bytes(len(o.Content)))
+	if kind&kindHasState != 0 {
+		copy(o.State[:], d.bytes(len(o.State)))
+	}
 	if d.err == nil && d.s != "" {
 		o.Fields = d.item().f
 	}

@@ -14,12 +14,50 @@ func (c *core) behindKey(ev *parcel) bool {
 		return false
 	}
 	q := c.keys[ev.keyHash]
-	if q == nil || q.first == ev {
-		return false
+	if q == nil || q.first == ev || ev.order < q.first.order {
+		return false // it may be the very twin that the first one waits for
 	}
 	c.bytes -= ev.unload()
 	q.rest = append(q.rest, ev)
+	if ev.holding {
+		// The first of the key may come to want that state, and would wait for one that
+		// waits for it. What waits for its key holds no state.
+		ev.holding, ev.stated = false, false
+		c.p.o.Dedupe.Release([]Claim{ev.stateClaim()})
+		c.wake(ev.state)
+	}
 	return true
+}
+
+// question is what an event has asked: places in the claims, -1 for what it has not.
+type question struct {
+	ev           *parcel
+	event, state int
+}
+
+// question asks for the event, and for the state that it tells. Both at once: a source
+// whose events tell states costs no round more than another.
+func (c *core) question(ev *parcel) {
+	q := question{ev, -1, -1}
+	if !ev.claimed {
+		q.event = len(c.claims)
+		c.claims = append(c.claims, ev.claim)
+	}
+	if !ev.stateKnown() {
+		q.state = len(c.claims)
+		c.claims = append(c.claims, ev.stateClaim())
+	}
+	c.claimed = append(c.claimed, q)
+}
+
+// stateKnown says that nothing is to be asked about a state: it tells none, or it is
+// known whether it was told before.
+func (ev *parcel) stateKnown() bool { return ev.stated || ev.state == (archive.Identity{}) }
+
+// stateClaim is the claim of the state: as far back as there is evidence, for a state
+// said again is none of the provider's retries and comes when it likes.
+func (ev *parcel) stateClaim() Claim {
+	return Claim{ID: ev.state, Delivery: ev.claim.Delivery, Item: ev.claim.Item}
 }
 
 // ask claims the collected events and acts on the answers, in order.
@@ -33,15 +71,56 @@ func (c *core) ask() {
 	out := c.answers[:len(c.claims)]
 	clear(out)
 	c.p.o.Dedupe.Claim(c.askCtx, c.claims, out)
-	for i, ev := range c.claimed {
-		c.answered(ev, &out[i])
-		c.claimed[i] = nil
+	for i, q := range c.claimed {
+		var state *Answer
+		if q.state >= 0 {
+			state = &out[q.state]
+		}
+		switch {
+		case q.event >= 0 && !c.answered(q.ev, &out[q.event]):
+			if state != nil && state.Verdict != claimDuplicate && state.Verdict != claimWait && state.Verdict != claimPark {
+				c.p.o.Dedupe.Release([]Claim{q.ev.stateClaim()})
+				c.wake(q.ev.state)
+			}
+		case state != nil && !c.stateAnswered(q.ev, state):
+		case c.behindKey(q.ev):
+		default:
+			c.dispatch(q.ev)
+		}
+		c.claimed[i] = question{}
 	}
 }
 
-func (c *core) answered(ev *parcel, a *Answer) {
+// stateAnswered says whether the event may go on. It may when its state was told before:
+// then it goes under the provider's own name.
+func (c *core) stateAnswered(ev *parcel, a *Answer) bool {
 	if (a.Verdict == claimWait || a.Verdict == claimPark) && c.behindKey(ev) {
-		return // it is asked again when its key is free
+		return false
+	}
+	switch a.Verdict {
+	case claimDuplicate:
+		ev.stated, ev.repeats = true, a.Of
+		c.bytes -= ev.unload() // it is rendered again
+		c.freeKey(ev)          // under its old key: a route may name the type
+	case claimWait:
+		c.hang(ev)
+		c.waiters[a.ID] = append(c.waiters[a.ID], ev)
+		ev.nextAsk = c.p.o.Now().Add(waitRecheck)
+		return false
+	case claimPark:
+		c.hang(ev)
+		c.park(ev, a)
+		return false
+	default:
+		ev.stated, ev.holding = true, true
+	}
+	return true
+}
+
+// answered takes in what is known of the event itself; true: it is granted.
+func (c *core) answered(ev *parcel, a *Answer) bool {
+	if (a.Verdict == claimWait || a.Verdict == claimPark) && c.behindKey(ev) {
+		return false // it is asked again when its key is free
 	}
 	switch a.Verdict {
 	case claimDuplicate:
@@ -62,11 +141,9 @@ func (c *core) answered(ev *parcel, a *Answer) {
 		if a.Verdict == claimConflict && ev.conflict == "" {
 			c.conflict(ev, a)
 		}
-		if c.behindKey(ev) {
-			return
-		}
-		c.dispatch(ev)
+		return true
 	}
+	return false
 }
 
 // conflict marks an event whose id was delivered with other content.
@@ -125,10 +202,9 @@ func (c *core) askAgain(now time.Time) {
 		switch {
 		case now.Before(ev.nextAsk):
 			rest = append(rest, ev)
-		case !ev.claimed && !ev.unasked && now.Sub(ev.parkedAt) >= c.p.o.ParkFor:
+		case !ev.unasked && !(ev.claimed && ev.stateKnown()) && now.Sub(ev.parkedAt) >= c.p.o.ParkFor:
 			c.p.log.Warn("parked too long, published", zap.String("delivery", ev.delivery))
-			c.p.o.Dedupe.Force(ev.claim)
-			ev.claimed = true
+			c.force(ev)
 			due = append(due, ev)
 		default:
 			due = append(due, ev)
@@ -144,6 +220,18 @@ func (c *core) askAgain(now time.Time) {
 	}
 	for _, ev := range due {
 		c.stage(ev)
+	}
+}
+
+// force takes what could not be had by asking.
+func (c *core) force(ev *parcel) {
+	if !ev.claimed {
+		c.p.o.Dedupe.Force(ev.claim)
+		ev.claimed = true
+	}
+	if !ev.stateKnown() {
+		c.p.o.Dedupe.Force(ev.stateClaim())
+		ev.stated, ev.holding = true, true
 	}
 }
 

@@ -55,8 +55,12 @@ func (c *core) published(ev *parcel, a *Ack) {
 	ev.arrived(true)
 	o := c.outcome(ev, archive.Published)
 	o.Topic, o.Partition, o.Offset = ev.topic, a.Partition, a.Offset
+	o.Of = ev.repeats
 	if ev.replay == nil {
 		o.Identity, o.Content = ev.claim.ID, ev.claim.Content
+		if ev.repeats == "" {
+			o.State = ev.state
+		}
 	}
 	c.settle(settled{ev: ev, o: o, ack: *a, hasAck: true})
 }
@@ -144,6 +148,9 @@ func (c *core) finish(ss []settled) {
 		if ev.claimed && s.o.Kind != archive.Published {
 			release = append(release, ev.claim)
 		}
+		if ev.holding && s.o.Kind != archive.Published {
+			release = append(release, ev.stateClaim())
+		}
 		c.count(s)
 	}
 	if len(release) > 0 {
@@ -152,6 +159,9 @@ func (c *core) finish(ss []settled) {
 	for i := range ss {
 		if ev := ss[i].ev; ev.claimed {
 			c.wake(ev.claim.ID)
+		}
+		if ev := ss[i].ev; ev.holding {
+			c.wake(ev.state)
 		}
 		for _, j := range [...]*job{ss[i].ev.replay, ss[i].ev.lost} {
 			if j != nil {
@@ -263,6 +273,10 @@ func (p *Pump) rest(ss []settled, confirmed uint64) uint64 {
 			c := s.ev.claim
 			c.Outcome, c.At = s.o.Seq, s.o.At
 			claims = append(claims, c)
+			if s.o.State != (archive.Identity{}) {
+				c.ID, c.Content = s.o.State, archive.Identity{}
+				claims = append(claims, c)
+			}
 		}
 	}
 	if len(claims) > 0 {

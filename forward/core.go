@@ -56,7 +56,7 @@ type core struct {
 	lastSave  cursor
 	claims    []Claim
 	answers   []Answer
-	claimed   []*parcel
+	claimed   []question
 	lastNoise time.Time
 }
 
@@ -159,13 +159,12 @@ func (c *core) stage(ev *parcel) {
 func (c *core) work() {
 	for c.head < len(c.ready) {
 		c.claims, c.claimed = c.claims[:0], c.claimed[:0]
-		for c.head < len(c.ready) && len(c.claimed) < claimBatch {
+		for c.head < len(c.ready) && len(c.claims) < claimBatch-1 { // one event may ask twice
 			ev := c.ready[c.head]
 			c.ready[c.head] = nil
 			c.head++
 			if c.admit(ev) {
-				c.claims = append(c.claims, ev.claim)
-				c.claimed = append(c.claimed, ev)
+				c.question(ev)
 			}
 		}
 		c.ask()
@@ -203,7 +202,7 @@ func (c *core) admit(ev *parcel) bool {
 	if c.behindKey(ev) {
 		return false
 	}
-	if ev.unasked || ev.claimed {
+	if ev.unasked || ev.claimed && ev.stateKnown() {
 		c.dispatch(ev)
 		return false
 	}

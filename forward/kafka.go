@@ -84,6 +84,7 @@ type Message struct {
 	Delivery uint64 // seq of the delivery
 	Item     int    // which event of the delivery
 	Replay   string // job id when it is a replay
+	Repeats  string // id of the delivery whose state it says again
 
 	Partition int32 // set by the producer
 }
@@ -103,6 +104,7 @@ type ItemRef struct {
 	Delivery uint64
 	Item     int
 	Replay   string
+	Repeats  string // as of Message: part of what the event is rendered to
 }
 
 // Compression is how record batches are compressed. The numbers are Kafka's.

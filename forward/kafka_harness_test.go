@@ -242,7 +242,7 @@ type testProducer struct {
 type tweak func(*KafkaOptions)
 
 func (b *testBroker) start(t *testing.T, s *memState, px *proxy,
-	rebuild func(uint64, int, string) (*Message, error), tweaks ...tweak) *testProducer {
+	rebuild func(ItemRef) (*Message, error), tweaks ...tweak) *testProducer {
 	t.Helper()
 	o := KafkaOptions{Brokers: b.addrs, Logger: zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)), Compression: CompressionZstd}
 	for _, f := range tweaks {
@@ -270,7 +270,7 @@ func (b *testBroker) start(t *testing.T, s *memState, px *proxy,
 		t.Fatal(err)
 	}
 	if rebuild == nil {
-		rebuild = func(d uint64, i int, r string) (*Message, error) { return nil, errors.New("nothing to rebuild from") }
+		rebuild = func(ItemRef) (*Message, error) { return nil, errors.New("nothing to rebuild from") }
 	}
 	if tp.early, err = p.Recover(ctx, rebuild); err != nil {
 		t.Fatal(err)
@@ -399,8 +399,8 @@ func event(topic string, n int) *Message {
 	}
 }
 
-func rebuildFrom(topic string) func(uint64, int, string) (*Message, error) {
-	return func(d uint64, _ int, _ string) (*Message, error) { return event(topic, int(d)), nil }
+func rebuildFrom(topic string) func(ItemRef) (*Message, error) {
+	return func(r ItemRef) (*Message, error) { return event(topic, int(r.Delivery)), nil }
 }
 
 func events(topic string, from, to int) []*Message {

@@ -14,7 +14,7 @@ const (
 	ackedPrefix  = "kafka/acked/"  // + topic/partition: offset after the last record acked to us
 	topicPrefix  = "kafka/topic/"  // + topic: its topic id
 	clusterKey   = "kafka/cluster" // the cluster's id
-	intentFormat = 1
+	intentFormat = 2
 )
 
 // intent is what is known, on disk, of a batch before it is sent: enough to find it in
@@ -42,7 +42,8 @@ var errIntent = errors.New("kept kafka intent is damaged")
 func intentKey(n uint64) string { return fmt.Sprintf("%s%016x", intentPrefix, n) }
 
 // encode is the intent's value in State: a format byte, then varints and strings.
-// Replays are a table: most batches have one or none.
+// Replays are a table, and so are the deliveries that are repeated: most batches have
+// one or none.
 func (it *intent) encode() []byte {
 	b := make([]byte, 0, 64+len(it.topic)+13*len(it.items))
 	b = append(b, intentFormat)
@@ -53,16 +54,17 @@ func (it *intent) encode() []byte {
 	b = binary.AppendVarint(b, int64(it.stamp.epoch))
 	b = binary.AppendVarint(b, int64(it.stamp.seq))
 	b = binary.BigEndian.AppendUint32(b, it.crc)
-	replays, index := []string{}, map[string]uint64{}
+	words, index := []string{}, map[string]uint64{}
 	for i := range it.items {
-		r := it.items[i].Replay
-		if _, ok := index[r]; !ok {
-			index[r] = uint64(len(replays))
-			replays = append(replays, r)
+		for _, w := range [...]string{it.items[i].Replay, it.items[i].Repeats} {
+			if _, ok := index[w]; !ok {
+				index[w] = uint64(len(words))
+				words = append(words, w)
+			}
 		}
 	}
-	b = binary.AppendUvarint(b, uint64(len(replays)))
-	for _, r := range replays {
+	b = binary.AppendUvarint(b, uint64(len(words)))
+	for _, r := range words {
 		b = appendString(b, r)
 	}
 	b = binary.AppendUvarint(b, uint64(len(it.items)))
@@ -73,6 +75,7 @@ func (it *intent) encode() []byte {
 		last = x.Delivery
 		b = binary.AppendUvarint(b, uint64(x.Item))
 		b = binary.AppendUvarint(b, index[x.Replay])
+		b = binary.AppendUvarint(b, index[x.Repeats])
 		b = binary.BigEndian.AppendUint64(b, x.print)
 	}
 	return b
@@ -80,27 +83,34 @@ func (it *intent) encode() []byte {
 
 // decodeIntent reads what encode wrote. It never panics, whatever it is given.
 func decodeIntent(n uint64, b []byte) (*intent, error) {
-	if len(b) == 0 || b[0] != intentFormat {
+	// Format 1 knew of no repeats.
+	if len(b) == 0 || b[0] != intentFormat && b[0] != 1 {
 		return nil, fmt.Errorf("%w: %s has no known format", errIntent, intentKey(n))
 	}
-	r := &rawReader{b: b[1:]}
+	r, repeats := &rawReader{b: b[1:]}, b[0] != 1
 	it := &intent{n: n, topic: r.string()}
 	it.partition = int32(r.varint())
 	it.end = r.varint()
 	it.stamp = stampOf{pid: r.varint(), epoch: int16(r.varint()), seq: int32(r.varint())}
 	it.crc = uint32(r.int32())
-	replays := make([]string, 0, 1)
+	words := make([]string, 0, 1)
 	for range r.length() {
-		replays = append(replays, r.string())
+		words = append(words, r.string())
+	}
+	word := func() string {
+		i := r.uvarint()
+		if i >= uint64(len(words)) {
+			r.take(-1)
+			return ""
+		}
+		return words[i]
 	}
 	last := uint64(0)
 	for range r.length() {
 		last += uint64(r.varint())
 		x := intentItem{ItemRef: ItemRef{Delivery: last, Item: int(r.uvarint())}}
-		if i := r.uvarint(); i < uint64(len(replays)) {
-			x.Replay = replays[i]
-		} else {
-			r.take(-1)
+		if x.Replay = word(); repeats {
+			x.Repeats = word()
 		}
 		x.print = uint64(r.int64())
 		it.items = append(it.items, x)
@@ -180,7 +190,7 @@ func newIntent(msgs []*Message, st stampOf, end int64, crc uint32) *intent {
 	it := &intent{topic: msgs[0].Topic, partition: msgs[0].Partition, end: end, stamp: st, crc: crc}
 	it.items = make([]intentItem, len(msgs))
 	for i, m := range msgs {
-		it.items[i] = intentItem{ItemRef{m.Delivery, m.Item, m.Replay}, m.fingerprint()}
+		it.items[i] = intentItem{ItemRef{m.Delivery, m.Item, m.Replay, m.Repeats}, m.fingerprint()}
 	}
 	it.open.Store(int32(len(msgs)))
 	return it

@@ -131,8 +131,8 @@ func testCrash(t *testing.T, b *testBroker, reached, other bool) {
 
 	rebuild := rebuildFrom(topic)
 	if other {
-		rebuild = func(d uint64, i int, r string) (*Message, error) {
-			m, _ := rebuildFrom(topic)(d, i, r)
+		rebuild = func(r ItemRef) (*Message, error) {
+			m, _ := rebuildFrom(topic)(r)
 			m.Value = append(m.Value, "changed"...)
 			return m, nil
 		}

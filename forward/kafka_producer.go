@@ -69,7 +69,7 @@ type producer struct {
 	unresolved map[*intent]struct{}
 	collecting bool // Recover runs: results go to collected
 	collected  []Ack
-	rebuild    func(delivery uint64, item int, replay string) (*Message, error)
+	rebuild    func(ItemRef) (*Message, error)
 }
 
 // session is a producer id, numbered in the order of their coming.

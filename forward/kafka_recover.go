@@ -24,13 +24,13 @@ const recoverPatience = 10 * time.Second
 // first Send. Each is looked up in Kafka. What is there is returned as an ack. What is
 // not there is made again by rebuild and, if the bytes are the same, sent under its old
 // sequence and acked; else its acks have ErrNotSent and the pump sends it anew. The
-// Messages of these acks have Topic, Partition, Delivery, Item and Replay only.
+// Messages of these acks have Topic, Partition, Delivery, Item, Replay and Repeats only.
 //
 // It also compares each partition's end with what was acked to us (see Regression).
 // What could not be resolved within some seconds is named by Unresolved: the pump must
 // not send it; its acks come by Acks.
 func (p *producer) Recover(ctx context.Context,
-	rebuild func(delivery uint64, item int, replay string) (*Message, error)) ([]Ack, error) {
+	rebuild func(ItemRef) (*Message, error)) ([]Ack, error) {
 	ctx, cancel := p.within(ctx)
 	defer cancel()
 	p.mu.Lock()
@@ -272,7 +272,7 @@ func (p *producer) rebuildAll(it *intent) ([]*Message, error) {
 	msgs := make([]*Message, len(it.items))
 	for i := range it.items {
 		x := &it.items[i]
-		m, err := p.rebuild(x.Delivery, x.Item, x.Replay)
+		m, err := p.rebuild(x.ItemRef)
 		if err != nil {
 			return nil, fmt.Errorf("make event %d of delivery %d again: %w", x.Item, x.Delivery, err)
 		}
@@ -287,7 +287,7 @@ func (pt *partition) settledAcks(it *intent, res result) {
 	msgs := make([]*Message, len(it.items))
 	for i := range it.items {
 		x := &it.items[i]
-		msgs[i] = &Message{Topic: it.topic, Partition: it.partition, Delivery: x.Delivery, Item: x.Item, Replay: x.Replay}
+		msgs[i] = &Message{Topic: it.topic, Partition: it.partition, Delivery: x.Delivery, Item: x.Item, Replay: x.Replay, Repeats: x.Repeats}
 	}
 	if res.means == acked {
 		pt.ack(it, msgs, res)

@@ -70,6 +70,6 @@ func (k kafkaSink) Away() bool {
 }
 
 // Recover is the producer's, called once before anything is sent.
-func (k kafkaSink) Recover(ctx context.Context, rebuild func(uint64, int, string) (*Message, error)) ([]Ack, error) {
+func (k kafkaSink) Recover(ctx context.Context, rebuild func(ItemRef) (*Message, error)) ([]Ack, error) {
 	return k.producer.Recover(ctx, rebuild)
 }

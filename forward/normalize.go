@@ -80,6 +80,7 @@ type rendering struct {
 	typ      string // canonical, with test. where mode: live wants it
 	replay   string
 	conflict string // delivery id of the first content
+	repeats  string // delivery id of the first that told this state
 	verified string
 	ref      *payloadRef // instead of the payload
 }
@@ -96,6 +97,19 @@ func typeOf(info *SourceInfo, e *provider.Event) string {
 		return "test." + e.Canonical
 	}
 	return e.Canonical
+}
+
+// statePrefix keeps the identities of states apart from those of events: no ce_id has a
+// control character.
+const statePrefix = "state\x00"
+
+// asRepeat is the event as it goes out when its state was told before: under the
+// provider's own name, so that nobody books it again.
+func asRepeat(e *provider.Event) *provider.Event {
+	r := *e
+	r.Canonical = e.OwnType
+	r.FailureReason, r.FailureCode = "", ""
+	return &r
 }
 
 func eventTime(d *archive.Delivery, e *provider.Event) time.Time {
@@ -149,6 +163,7 @@ func (x *rendering) render(topic string) Message {
 	put("ce_verifiedby", x.verified)
 	put("ce_replay", x.replay)
 	put("ce_conflict", x.conflict)
+	put("ce_repeats", x.repeats)
 	if tp, cnt := provider.Header(d.Header).Get("traceparent"); cnt == 1 && len(tp) <= maxTraceparent {
 		put("traceparent", string(tp))
 	}

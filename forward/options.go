@@ -142,7 +142,7 @@ type sink interface {
 	// Open blocks until a broker answers and returns the cluster's id.
 	Open(ctx context.Context) (string, error)
 	// Recover resolves the intents of the last life.
-	Recover(ctx context.Context, rebuild func(delivery uint64, item int, replay string) (*Message, error)) ([]Ack, error)
+	Recover(ctx context.Context, rebuild func(ItemRef) (*Message, error)) ([]Ack, error)
 	// Send queues one message; ErrTopicBlocked (a *BlockedError) at once when its topic or
 	// partition takes nothing. May block while bytes in flight are at their bound.
 	Send(ctx context.Context, m *Message) error

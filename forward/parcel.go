@@ -49,9 +49,13 @@ type parcel struct {
 	size    int64    // bytes of msg that count against the bound
 
 	claim    Claim
-	unasked  bool   // no claim: replay, dead letter
-	claimed  bool   // granted
-	conflict string // delivery of the first content
+	unasked  bool             // no claim: replay, dead letter
+	claimed  bool             // granted
+	conflict string           // delivery of the first content
+	state    archive.Identity // of the state that the event tells; zero: none, or it may be told again
+	stated   bool             // it is known whether the state was told before
+	holding  bool             // the state's claim is granted
+	repeats  string           // delivery that told the state first; "" = this one does
 	released *release
 	replay   *job
 	lost     *job // kafka had lost it: counted in that job, published like the first time
@@ -169,6 +173,9 @@ func (p *Pump) build(d *archive.Delivery, info *SourceInfo, e *provider.Event, i
 	if rel != nil {
 		window = 0 // the whole archive
 	}
+	if e.State != "" {
+		ev.state = identity(p.sinkName, group, statePrefix+e.State)
+	}
 	ev.claim = Claim{ID: identity(p.sinkName, group, e.CEID), Content: archive.Identity(e.Content),
 		Rerendered: e.Rerendered, Delivery: d.ID, Item: i, Window: window}
 	typ := typeOf(info, e)
@@ -183,7 +190,8 @@ func (p *Pump) message(ev *parcel, d *archive.Delivery, info *SourceInfo, e *pro
 	if template == "" {
 		template = p.o.Topic
 	}
-	x := rendering{d: d, info: info, e: e, typ: typeOf(info, e), replay: replay, conflict: ev.conflict, verified: d.VerifiedBy}
+	x := rendering{d: d, info: info, e: e, typ: typeOf(info, e), replay: replay, conflict: ev.conflict, repeats: ev.repeats,
+		verified: d.VerifiedBy}
 	if ev.released != nil {
 		x.verified = ev.released.VerifiedBy
 	}
@@ -208,7 +216,7 @@ func (p *Pump) reference(d *archive.Delivery) *payloadRef {
 }
 
 func (p *Pump) attach(ev *parcel, m *Message) {
-	m.Delivery, m.Item = ev.ref.seq, ev.ref.item
+	m.Delivery, m.Item, m.Repeats = ev.ref.seq, ev.ref.item, ev.repeats
 	ev.msg, ev.topic, ev.key = m, m.Topic, m.Key
 	ev.keyHash = keyHash(p.seed, m.Topic, m.Key)
 	ev.size = int64(len(m.Value)+len(m.Key)) + 1024
@@ -255,12 +263,13 @@ func (p *Pump) load(ev *parcel) error {
 		f.unasked = true
 	}
 	f.claimed, f.big, f.conflict = ev.claimed, ev.big, ev.conflict
+	f.stated, f.holding, f.repeats = ev.stated, ev.holding, ev.repeats
 	f.parkedAt, f.nextAsk, f.pass, f.origin = ev.parkedAt, ev.nextAsk, ev.pass, ev.origin
 	if ev.claimed {
 		f.claim.ID = ev.claim.ID
 	}
 	*ev = *f
-	if ev.big || ev.conflict != "" || ev.replay != nil {
+	if ev.big || ev.conflict != "" || ev.replay != nil || ev.repeats != "" {
 		return p.rerender(ev, d)
 	}
 	return nil
@@ -282,7 +291,12 @@ func (p *Pump) rerender(ev *parcel, d *archive.Delivery) error {
 	if ev.replay != nil {
 		job = ev.replay.ID
 	}
-	p.message(ev, d, info, &evs[ev.ref.item], job)
+	e := &evs[ev.ref.item]
+	if ev.repeats != "" {
+		e = asRepeat(e)
+		ev.fields, ev.failure = fieldsOf(d, e, typeOf(info, e)), ""
+	}
+	p.message(ev, d, info, e, job)
 	return nil
 }
 

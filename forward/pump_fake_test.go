@@ -116,7 +116,7 @@ func (s *fakeSink) Open(ctx context.Context) (string, error) {
 	return "fake", nil
 }
 
-func (s *fakeSink) Recover(_ context.Context, rebuild func(uint64, int, string) (*Message, error)) ([]Ack, error) {
+func (s *fakeSink) Recover(_ context.Context, rebuild func(ItemRef) (*Message, error)) ([]Ack, error) {
 	s.k.mu.Lock()
 	var left []*fakeIntent
 	for it := range s.k.intents {
@@ -129,7 +129,7 @@ func (s *fakeSink) Recover(_ context.Context, rebuild func(uint64, int, string) 
 		if !it.appended {
 			continue
 		}
-		m, err := rebuild(it.item.Delivery, it.item.Item, it.item.Replay)
+		m, err := rebuild(it.item)
 		if err != nil {
 			return nil, err
 		}
@@ -204,7 +204,7 @@ func (s *fakeSink) produce(batch []*Message) {
 			acks = append(acks, Ack{Message: m, Err: ErrInvalidRecord})
 			continue
 		}
-		it := &fakeIntent{item: ItemRef{m.Delivery, m.Item, m.Replay}, topic: m.Topic, part: part}
+		it := &fakeIntent{item: ItemRef{m.Delivery, m.Item, m.Replay, m.Repeats}, topic: m.Topic, part: part}
 		s.k.intents[it] = true
 		t := s.k.topics[m.Topic]
 		if t == nil {

@@ -25,6 +25,7 @@ type body struct {
 	Items int    `json:"items,omitempty"`
 	Note  string `json:"note,omitempty"`
 	Test  bool   `json:"test,omitempty"`
+	State string `json:"state,omitempty"`
 }
 
 // fakeDef reads body. Notes "bad" and "panic" make it fail.
@@ -45,7 +46,7 @@ func (f fakeDef) Events(r *provider.Request) ([]provider.Event, error) {
 	}
 	var out []provider.Event
 	for i := range max(b.Items, 1) {
-		e := provider.Event{ID: b.ID, CEID: b.ID, Type: "t", Canonical: "payment.captured", Subject: b.Key,
+		e := provider.Event{ID: b.ID, CEID: b.ID, Type: "t", Canonical: "payment.captured", OwnType: "prov.t", State: b.State, Subject: b.Key,
 			Payload: r.Body, PayloadJSON: true, Rerendered: f.rerendered}
 		if i > 0 {
 			e.CEID = fmt.Sprintf("%s#%d", b.ID, i)

@@ -14,8 +14,8 @@ import (
 // done, everything else is read again from the log.
 func (p *Pump) recover(ctx context.Context, led *ledger) error {
 	built := map[*Message]*parcel{}
-	acks, err := p.sink.Recover(ctx, func(delivery uint64, item int, replay string) (*Message, error) {
-		ev, err := p.rebuild(delivery, item, replay)
+	acks, err := p.sink.Recover(ctx, func(r ItemRef) (*Message, error) {
+		ev, err := p.rebuild(r)
 		if err != nil {
 			return nil, err
 		}
@@ -56,19 +56,22 @@ func (p *Pump) recover(ctx context.Context, led *ledger) error {
 func (p *Pump) recovered(ev *parcel, a *Ack) archive.Outcome {
 	m := a.Message
 	o := archive.Outcome{Delivery: m.Delivery, Item: m.Item, Items: 1, Kind: archive.Published, At: p.o.Now(),
-		Sink: p.sinkName, Topic: m.Topic, Partition: a.Partition, Offset: a.Offset, Replay: m.Replay}
+		Sink: p.sinkName, Topic: m.Topic, Partition: a.Partition, Offset: a.Offset, Replay: m.Replay, Of: m.Repeats}
 	if ev == nil {
 		// The delivery cannot be rendered any more; that it is in Kafka is what counts.
-		ev, _ = p.rebuild(m.Delivery, m.Item, m.Replay)
+		ev, _ = p.rebuild(ItemRef{m.Delivery, m.Item, m.Replay, m.Repeats})
 	}
 	if ev != nil {
 		o.Items, o.Fields = max(ev.items, 1), ev.fields
 		if m.Replay == "" && !ev.unasked {
 			o.Identity, o.Content = ev.claim.ID, ev.claim.Content
+			if m.Repeats == "" {
+				o.State = ev.state
+			}
 		}
 	}
 	if m.Topic == p.o.DeadLetterTopic && m.Topic != "" {
-		o.Kind, o.Identity = archive.Dead, archive.Identity{}
+		o.Kind, o.Identity, o.State, o.Of = archive.Dead, archive.Identity{}, archive.Identity{}, ""
 		if o.Reason = reasonRefused; ev != nil && ev.dead != "" {
 			o.Reason = ev.dead
 		}
@@ -79,28 +82,31 @@ func (p *Pump) recovered(ev *parcel, a *Ack) archive.Outcome {
 var errNotRendered = errors.New("event cannot be rendered")
 
 // rebuild renders an event as it would be sent now.
-func (p *Pump) rebuild(delivery uint64, item int, replay string) (*parcel, error) {
-	d, err := p.o.Archive.GetSeq(delivery)
+func (p *Pump) rebuild(r ItemRef) (*parcel, error) {
+	d, err := p.o.Archive.GetSeq(r.Delivery)
 	if err != nil {
-		return nil, fmt.Errorf("read delivery %d: %w", delivery, err)
+		return nil, fmt.Errorf("read delivery %d: %w", r.Delivery, err)
 	}
 	var rel *release
 	if d.Verdict == archive.Rejected {
 		rel = &release{VerifiedBy: "operator"}
 	}
 	evs := p.read(d, rel)
-	if item >= len(evs) {
-		return nil, fmt.Errorf("%w: delivery %d has no event %d", errNotRendered, delivery, item)
+	if r.Item >= len(evs) {
+		return nil, fmt.Errorf("%w: delivery %d has no event %d", errNotRendered, r.Delivery, r.Item)
 	}
-	ev := evs[item]
-	if replay != "" {
-		ev.replay = &job{Job: Job{ID: replay}}
+	ev := evs[r.Item]
+	ev.repeats = r.Repeats
+	if r.Replay != "" {
+		ev.replay = &job{Job: Job{ID: r.Replay}}
+	}
+	if r.Replay != "" || r.Repeats != "" {
 		if err := p.rerender(ev, d); err != nil {
 			return nil, err
 		}
 	}
 	if ev.msg == nil {
-		return nil, fmt.Errorf("%w: delivery %d event %d", errNotRendered, delivery, item)
+		return nil, fmt.Errorf("%w: delivery %d event %d", errNotRendered, r.Delivery, r.Item)
 	}
 	return ev, nil
 }
@@ -152,6 +158,9 @@ func (p *Pump) Confirms(ctx context.Context, from uint64, f func(Claim) bool) er
 			continue
 		}
 		if !f(c) {
+			return nil
+		}
+		if c.ID, c.Content = o.State, (archive.Identity{}); c.ID != c.Content && !f(c) {
 			return nil
 		}
 	}

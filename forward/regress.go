@@ -92,7 +92,7 @@ func (p *Pump) makeGoodOne(ctx context.Context, key string, r regression) error 
 	// No job of the user's: same message as the first time, no ce_replay.
 	j := newJob(Job{ID: "", State: JobRunning})
 	for _, o := range lost {
-		ev := &parcel{ref: ref{o.Delivery, o.Item}, items: o.Items, lost: j, order: 0}
+		ev := &parcel{ref: ref{o.Delivery, o.Item}, items: o.Items, lost: j, order: 0, repeats: o.Of}
 		if err := p.load(ev); err != nil {
 			return err
 		}
@@ -101,7 +101,7 @@ func (p *Pump) makeGoodOne(ctx context.Context, key string, r regression) error 
 			continue
 		}
 		ev.lost, ev.unasked, ev.again = j, true, true
-		ev.claim.ID, ev.claim.Content = o.Identity, o.Content
+		ev.claim.ID, ev.claim.Content, ev.state = o.Identity, o.Content, o.State
 		if err := p.intoLane(ctx, j, ev); err != nil {
 			return err
 		}

@@ -372,7 +372,7 @@ func (p *Pump) replayOne(ctx context.Context, j *job, seq uint64, lim *rate.Limi
 		}
 		sent[o.Item] = true
 		ev := &parcel{ref: ref{d.Seq, o.Item}, delivery: d.ID, source: p.source(d.Source), replay: j, unasked: true,
-			items: o.Items, received: d.ReceivedAt}
+			items: o.Items, received: d.ReceivedAt, repeats: o.Of}
 		if d.Verdict == archive.Rejected {
 			ev.released = &release{VerifiedBy: "operator"}
 		}

@@ -26,6 +26,7 @@ type program struct {
 	content    contentRule
 	signed     map[string]*SignedField
 	signedRefs []signedRef
+	onceWhen   []conditions
 }
 
 // signedRef is a place of a signed field.
@@ -111,6 +112,9 @@ func (d *Definition) compile() error {
 	if err := d.compilePlans(); err != nil {
 		return err
 	}
+	if err := d.compileOnce(); err != nil {
+		return err
+	}
 	if err := d.compileFailure(); err != nil {
 		return err
 	}
@@ -128,6 +132,13 @@ func (d *Definition) compile() error {
 		p.watch.join(s.plan.watch)
 	}
 	p.watch.join(p.secrets)
+	for i := range d.Once {
+		for k := range d.Once[i].Per {
+			for j := range d.Once[i].Per[k].Path {
+				d.watchRef(p.watch, &d.Once[i].Per[k].Path[j])
+			}
+		}
+	}
 	return d.compileSamples()
 }
 

@@ -67,6 +67,9 @@ type Definition struct {
 	// Canonical maps to the canonical types: the first row that fits. Unset (not empty):
 	// the suggested map of canonical.md section 7, by status.
 	Canonical []Row `yaml:"canonical,omitempty"`
+	// Once names the states that this provider may say again under a new id: per what
+	// they name the canonical type goes out once, later ones as the provider's own.
+	Once []Once `yaml:"once,omitempty"`
 	// Failure explains failures.
 	Failure Failure `yaml:"failure,omitempty"`
 

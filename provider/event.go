@@ -12,10 +12,15 @@ type Money struct {
 // Event is one thing that happened, as a definition reads it out of a delivery.
 // Identifiers, types and statuses are the provider's own words unless said otherwise.
 type Event struct {
-	ID         string    // event_id as the provider names it (of this item)
-	CEID       string    // ce_id: a function of the dedupe identity alone; stable over redeliveries
-	Type       string    // provider_type
-	Canonical  string    // DESIGN 8: "payment.captured", else "<provider>.<type>"
+	ID        string // event_id as the provider names it (of this item)
+	CEID      string // ce_id: a function of the dedupe identity alone; stable over redeliveries
+	Type      string // provider_type
+	Canonical string // DESIGN 8: "payment.captured", else "<provider>.<type>"
+	OwnType   string // "<provider>.<type>", whatever the canonical one is
+	// State names what the event says of its object, for a provider that may say it again
+	// under a new id without anything having changed; "" where that does not happen. The
+	// canonical type goes out once per State.
+	State      string
 	Subject    string    // the entity it is about; the Kafka key ("" = key by CEID)
 	OccurredAt time.Time // zero when unknown
 

@@ -195,12 +195,16 @@ func (c *reading) event(it *item, n int) Event {
 	pl, typ, status := c.plan()
 	is, canonical := c.canonical(typ, status)
 	ev := Event{Type: typ, Status: status, Rerendered: c.d.Rerendered}
-	if canonical {
+	ev.OwnType = c.d.ownType(typ)
+	if ev.Canonical = ev.OwnType; canonical {
 		ev.Canonical = string(is)
-	} else {
-		ev.Canonical = c.d.ownType(typ)
 	}
 	c.identify(pl, it, n, &ev)
+	if canonical && !c.unread {
+		keep := c.typeOpen
+		ev.State = c.state(ev.Canonical, typ, status)
+		c.typeOpen = keep
+	}
 	c.fill(pl, &ev)
 	c.fillMoney(pl, &ev)
 	ev.Livemode = c.livemode(pl, typ, status)

@@ -51,6 +51,15 @@ type Row struct {
 	Note   string        `yaml:"note,omitempty"`
 }
 
+// Once says what makes one change out of all deliveries that tell of it: the canonical
+// types and, beside the type, the signed values that name the change. The first value
+// must be there, or the event is no repeat of anything. The first rule that fits counts.
+type Once struct {
+	Is   Words      `yaml:"is"`
+	When Conditions `yaml:"when,omitempty"`
+	Per  Composed   `yaml:"per"`
+}
+
 // Failure finds the reason of a failure: the provider's code and what it means.
 type Failure struct {
 	Code    Value            `yaml:"code,omitempty"`
