@@ -127,6 +127,7 @@ func TestStateCrash(t *testing.T) {
 	r := newRig(t, nil)
 	r.slow = 2 * time.Millisecond
 	n := 0
+	var ds []*archive.Delivery
 	stateOf := func(ceID string) string {
 		i, _ := strconv.Atoi(ceID[1:])
 		return "s" + strconv.Itoa(i*7%40)
@@ -134,7 +135,7 @@ func TestStateCrash(t *testing.T) {
 	put := func(i int) {
 		id := "e" + strconv.Itoa(i)
 		// States share keys, and are told under several of them.
-		r.put("s", body{ID: id, Key: "k" + strconv.Itoa(i%5), State: stateOf(id)})
+		ds = append(ds, r.put("s", body{ID: id, Key: "k" + strconv.Itoa(i%5), State: stateOf(id)}))
 	}
 	for life := range 20 {
 		r.start()
@@ -173,6 +174,18 @@ func TestStateCrash(t *testing.T) {
 	for s := range own {
 		if canonical[s] != 1 {
 			t.Errorf("state %s was told %d times, and %d times as a repeat", s, canonical[s], own[s])
+		}
+	}
+	// What the log says of an event is what Kafka has, also where a crash came between.
+	says := map[string]string{}
+	for _, rec := range rs {
+		says[rec.headers["ce_deliveryid"]] = rec.headers["ce_type"] + " of " + rec.headers["ce_repeats"]
+	}
+	for _, d := range ds {
+		for _, o := range r.outcomes(d) {
+			if o.Kind == archive.Published && o.Fields.Type+" of "+o.Of != says[d.ID] {
+				t.Errorf("the log says %s of %s, kafka %s", o.Fields.Type, o.Of, says[d.ID])
+			}
 		}
 	}
 	checkOrder(t, rs)
@@ -224,6 +237,64 @@ func TestStateParked(t *testing.T) {
 		t.Errorf("%d events, %d forced", n, s.forced)
 	}
 	r.stop()
+}
+
+// TestStateWaitsForNoWaiter: an event that waits for a state, or for its twin, does not
+// hold back the very one it waits for.
+func TestStateWaitsForNoWaiter(t *testing.T) {
+	r := newRig(t, func(o *Options) { o.HoldAfter = time.Hour })
+	r.k.blocked["webhooks.s"] = "test"
+	r.put("s", body{ID: "e0", Key: "k", State: "x"})
+	r.put("s", body{ID: "e1", Key: "k", State: "x"})
+	r.put("s", body{ID: "e2", Key: "k2"})
+	r.put("s", body{ID: "e2", Key: "k2"})
+	r.start()
+	time.Sleep(100 * time.Millisecond)
+	r.k.set(func() { clear(r.k.blocked) })
+	r.drained()
+	if rs := r.k.all(); len(rs) != 3 {
+		t.Errorf("%d records, want 3", len(rs))
+	}
+	r.stop()
+
+	// The first of a key is parked when the second has taken the state that both tell.
+	p := &parksFirst{}
+	r = newRig(t, nil)
+	r.change = func(o *Options) { p.Deduper = r.d; o.Dedupe = p }
+	p.delivery = r.put("s", body{ID: "e0", Key: "k", State: "x"}).ID
+	r.put("s", body{ID: "e1", Key: "k", State: "x"})
+	r.start()
+	r.drained()
+	checkOrder(t, r.k.all())
+	if canonical, own := told(r.k.all(), func(string) string { return "x" }); canonical["x"] != 1 || own["x"] != 1 {
+		t.Errorf("told %v times, repeated %v", canonical, own)
+	}
+	r.stop()
+}
+
+// parksFirst parks a delivery's event the first time that it is asked for.
+type parksFirst struct {
+	*dedupe.Deduper
+	delivery string
+	done     bool
+}
+
+func (s *parksFirst) Claim(ctx context.Context, cs []Claim, out []Answer) {
+	var rest []Claim
+	var at []int
+	for i := range cs {
+		if !s.done && cs[i].Delivery == s.delivery {
+			out[i] = Answer{Verdict: claimPark, ID: cs[i].ID}
+			continue
+		}
+		rest, at = append(rest, cs[i]), append(at, i)
+	}
+	s.done = true
+	got := make([]Answer, len(rest))
+	s.Deduper.Claim(ctx, rest, got)
+	for n, i := range at {
+		out[i] = got[n]
+	}
 }
 
 // stateParks parks every claim that compares no content: those of states.
