@@ -42,7 +42,7 @@ type plan struct {
 	zone     *time.Location
 	identity Identity
 	ownWords bool        // a shape with another type or status than the base
-	fetch    bool        // Shape.NeedsFetch
+	fetch    bool        // as of Shape.NeedsFetch
 	shared   bool        // the id is the delivery's, not the item's
 	unsigned []fieldName // fields that are read from where the signature does not reach
 	watch    *trie

@@ -200,10 +200,8 @@ func (c *reading) event(it *item, n int) Event {
 		ev.Canonical = string(is)
 	}
 	c.identify(pl, it, n, &ev)
-	if canonical && !c.unread {
-		keep := c.typeOpen
-		ev.State = c.state(ev.Canonical, typ, status)
-		c.typeOpen = keep
+	if canonical {
+		ev.State = c.state(pl, ev.Canonical, typ, status)
 	}
 	c.fill(pl, &ev)
 	c.fillMoney(pl, &ev)

@@ -37,7 +37,8 @@ type Shape struct {
 	When     Conditions `yaml:"when"`
 	Event    Fields     `yaml:"event,omitempty"`
 	Identity Identity   `yaml:"identity,omitempty"`
-	// NeedsFetch: this shape lacks what a booking wants, so nobody books before asking.
+	// NeedsFetch: the delivery does not say what this change came to, such as a sum of all
+	// changes so far.
 	NeedsFetch bool `yaml:"needs_fetch,omitempty"`
 }
 

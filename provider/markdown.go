@@ -153,6 +153,14 @@ func (d *Definition) markEvent(w writef) {
 	case "received":
 		w("Dedupe identity: none. The provider says the same every time, so every delivery is an event, a repeat too.\n\n")
 	}
+	for i := range d.Once {
+		o := &d.Once[i]
+		w("Once per %s: %s", composedText(o.Per), strings.Join(o.Is, ", "))
+		if len(o.When) > 0 {
+			w(" (%s)", conditionText(o.When))
+		}
+		w("; said again under another id it goes out as `%s`.\n\n", d.ownType("<type>"))
+	}
 	if d.Rerendered {
 		w("Retries are rendered anew: other bytes under one id are the same event.\n\n")
 	}

@@ -21,8 +21,7 @@ func (d *Definition) compileOnce() error {
 			return mistake(at, errors.New("nothing of these deliveries is proved, so none of them may be taken for a repeat"))
 		}
 		for _, v := range o.Per {
-			// A token proves the sender, and with him all that he says.
-			if s := d.Scheme.Scheme; s != "token" && s != "basic" && !d.provesValue(v) {
+			if !d.provesSender() && !d.provesValue(v) {
 				return mistake(at+".per", fmt.Errorf("%s is not signed, so anyone may change it", v.Path[0]))
 			}
 		}
@@ -31,13 +30,28 @@ func (d *Definition) compileOnce() error {
 			return mistake(at, err)
 		}
 		for _, c := range when {
-			if c.unsigned && d.Scheme.Scheme != "token" && d.Scheme.Scheme != "basic" {
+			if c.unsigned && !d.provesSender() {
 				return mistake(at+".when", fmt.Errorf("%s is not signed, so anyone may change it", c.ref))
 			}
 		}
 		d.prog.onceWhen = append(d.prog.onceWhen, when)
 	}
 	return nil
+}
+
+// provesSender says that a token proves the sender, and with him all that he says.
+func (d *Definition) provesSender() bool {
+	return d.Scheme.Scheme == "token" || d.Scheme.Scheme == "basic"
+}
+
+// openWords says that the type or the status is not signed.
+func (pl *plan) openWords() bool {
+	for _, f := range pl.unsigned {
+		if f.name == "type" || f.name == "status" {
+			return true
+		}
+	}
+	return false
 }
 
 // knownTypes refuses words that fit no canonical type.
@@ -54,8 +68,15 @@ func (d *Definition) knownTypes(words Words) error {
 	return nil
 }
 
-// state names what the event says, or "".
-func (c *reading) state(canonical, typ, status string) string {
+// state names what the event says, or "". Where anyone may change what the type hangs on,
+// nothing is remembered: a changed copy of an old delivery would take the place of a change
+// that is still to come.
+func (c *reading) state(pl *plan, canonical, typ, status string) string {
+	if len(c.d.Once) == 0 || c.unread || !c.d.provesSender() && (c.typeOpen || pl.openWords()) {
+		return ""
+	}
+	keep := c.typeOpen
+	defer func() { c.typeOpen = keep }()
 	for i := range c.d.Once {
 		o := &c.d.Once[i]
 		if !c.d.fits(o.Is, canonical) || !c.hold(c.d.prog.onceWhen[i], typ, status) {
