@@ -111,3 +111,44 @@ func TestMoments(t *testing.T) {
 		}
 	}
 }
+
+// TestOwnDecimals: what providers send in decimals of their own comes out in ISO 4217's.
+func TestOwnDecimals(t *testing.T) {
+	cat := builtins(t)
+	adyen := `{"live":"true","notificationItems":[{"NotificationRequestItem":{"pspReference":"R","amount":{"currency":"#1","value":#2},"eventCode":"CAPTURE","success":"true"}}]}`
+	stripe := `{"id":"e","type":"payment_intent.succeeded","data":{"object":{"id":"pi","currency":"#1","amount":#2,"amount_received":#2}}}`
+	checkout := `{"id":"e","type":"payment_captured","data":{"id":"p","currency":"#1","amount":#2}}`
+	for _, c := range []struct {
+		name, template, currency, sent string
+		minor                          int64
+		exponent                       int
+	}{
+		{"stripe", stripe, "jpy", "500", 500, 0},
+		{"stripe", stripe, "kwd", "5000", 5000, 3},
+		{"stripe", stripe, "isk", "50000", 500, 0},
+		{"stripe", stripe, "ugx", "50000", 500, 0},
+		{"stripe", stripe, "huf", "50000", 50000, 2},
+		{"stripe", stripe, "twd", "50000", 50000, 2},
+		{"stripe", stripe, "mga", "500", 50000, 2},
+		{"adyen", adyen, "ISK", "50000", 500, 0},
+		{"adyen", adyen, "CLP", "50000", 500, 0},
+		{"adyen", adyen, "IDR", "500", 50000, 2},
+		{"adyen", adyen, "CVE", "500", 50000, 2},
+		{"adyen", adyen, "KWD", "5000", 5000, 3},
+		{"checkout_com", checkout, "CLP", "50000", 500, 0},
+		{"checkout_com", checkout, "ISK", "500", 500, 0},
+		{"checkout_com", checkout, "CLF", "5", 50000, 4},
+		{"checkout_com", checkout, "TND", "5000", 5000, 3},
+	} {
+		d, _ := cat.Get(c.name)
+		e := events(t, d, in(c.template, c.currency, c.sent))[0]
+		if e.Amount == nil || e.Amount.Minor != c.minor || e.Amount.Exponent != c.exponent || e.NeedsFetch {
+			t.Errorf("%s: %s %s is %+v, want %d with %d decimals", c.name, c.sent, c.currency, e.Amount, c.minor, c.exponent)
+		}
+	}
+	// A part of a unit that the currency has not is no amount.
+	d, _ := cat.Get("stripe")
+	if e := events(t, d, in(stripe, "isk", "50001"))[0]; e.Amount != nil || !e.NeedsFetch {
+		t.Errorf("hundredths of a krona are %+v", e.Amount)
+	}
+}
