@@ -164,3 +164,30 @@ func TestThinEvents(t *testing.T) {
 		t.Error("mollie_classic: the second change of a payment is lost as a duplicate")
 	}
 }
+
+// TestRows: rows of the tables that no sample shows.
+func TestRows(t *testing.T) {
+	cat := builtins(t)
+	for _, c := range []struct{ name, body, is, reason string }{
+		{"worldline", `{"id":"1","type":"refund.refund_requested","refund":{"id":"r"}}`, "refund.pending", ""},
+		{"worldline", `{"id":"1","type":"payout.payout_credited","payout":{"id":"o"}}`, "payout.paid", ""},
+		{"worldline", `{"id":"1","type":"payout.rejected","payout":{"id":"o"}}`, "payout.failed", "other"},
+		{"xendit", `{"event":"ewallet.capture","data":{"id":"e","status":"SUCCEEDED","charge_amount":1,"currency":"IDR"}}`, "payment.captured", ""},
+		{"xendit", `{"event":"qr.payment","data":{"id":"q","status":"FAILED"}}`, "payment.failed", "other"},
+		{"chargebee", `{"id":"ev","event_type":"authorization_succeeded","content":{"transaction":{"id":"t"}}}`, "payment.authorized", ""},
+		{"chargebee", `{"id":"ev","event_type":"refund_initiated","content":{"transaction":{"id":"t"}}}`, "refund.pending", ""},
+		{"recurly", `{"id":"p","object_type":"payment","event_type":"processing"}`, "payment.pending", ""},
+		{"authorize_net", `{"notificationId":"n","eventType":"net.authorize.customer.subscription.created","payload":{"id":"s","amount":1.00}}`, "subscription.created", ""},
+		{"authorize_net", `{"notificationId":"n","eventType":"net.authorize.customer.subscription.suspended","payload":{"id":"s"}}`, "subscription.past_due", ""},
+		{"authorize_net", `{"notificationId":"n","eventType":"net.authorize.customer.subscription.expired","payload":{"id":"s"}}`, "subscription.canceled", ""},
+		{"cashfree", `{"type":"DISPUTE_CREATED","data":{"dispute":{"dispute_id":1,"dispute_status":"CHARGEBACK_CREATED"}}}`, "dispute.created", ""},
+		{"cashfree", `{"type":"DISPUTE_CLOSED","data":{"dispute":{"dispute_id":1,"dispute_status":"CHARGEBACK_MERCHANT_WON"}}}`, "dispute.won", ""},
+		{"cloudpayments", `{"Id":"sc","Status":"Active","Interval":"Month"}`, "subscription.created", ""},
+		{"cloudpayments", `{"Id":"sc","Status":"Rejected","Interval":"Month"}`, "subscription.canceled", ""},
+	} {
+		d, _ := cat.Get(c.name)
+		if e := events(t, d, c.body)[0]; e.Canonical != c.is || e.FailureReason != c.reason {
+			t.Errorf("%s: %s is %s %q, want %s %q", c.name, c.body, e.Canonical, e.FailureReason, c.is, c.reason)
+		}
+	}
+}
