@@ -182,11 +182,13 @@ func TestRows(t *testing.T) {
 		{"authorize_net", `{"notificationId":"n","eventType":"net.authorize.customer.subscription.expired","payload":{"id":"s"}}`, "subscription.canceled", ""},
 		{"cashfree", `{"type":"DISPUTE_CREATED","data":{"dispute":{"dispute_id":1,"dispute_status":"CHARGEBACK_CREATED"}}}`, "dispute.created", ""},
 		{"cashfree", `{"type":"DISPUTE_CLOSED","data":{"dispute":{"dispute_id":1,"dispute_status":"CHARGEBACK_MERCHANT_WON"}}}`, "dispute.won", ""},
+		{"shopify", `{"id":1,"financial_status":"paid"}`, "payment.captured", ""},
+		{"shopify", `{"id":1,"financial_status":"pending"}`, "shopify.orders/paid", ""},
 		{"cloudpayments", `{"Id":"sc","Status":"Active","Interval":"Month"}`, "subscription.created", ""},
 		{"cloudpayments", `{"Id":"sc","Status":"Rejected","Interval":"Month"}`, "subscription.canceled", ""},
 	} {
 		d, _ := cat.Get(c.name)
-		if e := events(t, d, c.body)[0]; e.Canonical != c.is || e.FailureReason != c.reason {
+		if e := events(t, d, c.body, [2]string{"X-Shopify-Topic", "orders/paid"})[0]; e.Canonical != c.is || e.FailureReason != c.reason {
 			t.Errorf("%s: %s is %s %q, want %s %q", c.name, c.body, e.Canonical, e.FailureReason, c.is, c.reason)
 		}
 	}
