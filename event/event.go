@@ -115,5 +115,6 @@ var Headers = []Header{
 	{"ce_verifiedby", false, "Scheme and fingerprint of the credential that proved it; operator where somebody released it by force.", false},
 	{"ce_replay", false, "Id of the replay job. Book a replay on ce_id and ce_replay together, or pass it over.", false},
 	{"ce_conflict", false, "Another content came under the same ce_id; this is the delivery that came first.", false},
+	{"ce_repeats", false, "The provider said a state again under a new id; this is the delivery that said it first. The type is the provider's own: nothing to book.", false},
 	{"traceparent", false, "W3C trace context of the request, where it had one.", false},
 }

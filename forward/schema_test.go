@@ -50,7 +50,7 @@ func TestSchema(t *testing.T) {
 			}
 		}
 	}
-	ref := rendering{d: &archive.Delivery{ReceivedAt: time.Unix(1780000000, 0), ID: "1", Source: "s"}, info: &SourceInfo{Provider: "p"}, typ: "p.x", replay: "r", conflict: "2", verified: "v",
+	ref := rendering{d: &archive.Delivery{ReceivedAt: time.Unix(1780000000, 0), ID: "1", Source: "s"}, info: &SourceInfo{Provider: "p"}, typ: "p.x", replay: "r", conflict: "2", repeats: "3", verified: "v",
 		e: &provider.Event{CEID: "c", Type: "x", Canonical: "p.x"}, ref: &payloadRef{"https://admin.example/body", "n", time.Unix(1780000001, 0)}}
 	checkMessage(t, schema, "payload_ref", ref.render("t"))
 	for _, want := range []string{"", "payment", "refund", "payout", "dispute", "subscription"} {
