@@ -3,9 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"net"
@@ -16,114 +13,121 @@ import (
 	"time"
 )
 
-// secret signs the benchmark's deliveries; it protects nothing.
-const secret = "whsec_benchmark_0123456789abcdef"
-
-// requests holds n ready-made requests, signed as Stripe signs, each with an event id of
-// its own. They are made before the clock starts, so that the client costs what wrk costs.
-type requests struct {
-	buf  []byte
-	ends []int
-}
-
-func (r *requests) at(i int) []byte {
-	if i == 0 {
-		return r.buf[:r.ends[0]]
-	}
-	return r.buf[r.ends[i-1]:r.ends[i]]
-}
-
-// makeRequests renders n requests with bodies of about size bytes. run makes the event
-// ids of one run differ from those of every other.
-func makeRequests(n, size int, run string, now time.Time) *requests {
-	r := &requests{buf: make([]byte, 0, n*(size+320)), ends: make([]int, n)}
-	mac := hmac.New(sha256.New, []byte(secret))
-	ts := strconv.FormatInt(now.Unix(), 10)
-	var body []byte
-	for i := range n {
-		body = stripeBody(body[:0], fmt.Sprintf("%s%07d", run, i), size)
-		mac.Reset()
-		mac.Write([]byte(ts))
-		mac.Write([]byte{'.'})
-		mac.Write(body)
-		r.buf = fmt.Appendf(r.buf, "POST /in/stripe HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: Stripe/1.0 (+https://stripe.com/docs/webhooks)\r\nContent-Type: application/json; charset=utf-8\r\nStripe-Signature: t=%s,v1=%s\r\nContent-Length: %d\r\n\r\n",
-			ts, hex.EncodeToString(mac.Sum(nil)), len(body))
-		r.buf = append(r.buf, body...)
-		r.ends[i] = len(r.buf)
-	}
-	return r
-}
-
-func stripeBody(b []byte, id string, size int) []byte {
-	b = fmt.Appendf(b, `{"id":"evt_%s","object":"event","api_version":"2026-04-22.dahlia","created":1779999998,"data":{"object":{"id":"pi_%s","object":"payment_intent","amount":129900,"amount_received":129900,"currency":"eur","status":"succeeded","metadata":{"order_id":"ORD-%s"},"description":"`, id, id, id)
-	const tail = `"}},"livemode":true,"pending_webhooks":1,"type":"payment_intent.succeeded"}`
-	for len(b)+len(tail) < size {
-		b = append(b, "Payment for a subscription, one month. "[:min(39, size-len(b)-len(tail))]...)
-	}
-	return append(b, tail...)
-}
-
 // loadResult is what the client saw of one run.
 type loadResult struct {
-	OK, Other int
-	Elapsed   time.Duration
-	P50, P99  time.Duration
+	OK, Refused    int // refused: answered 4xx as its wrong signature wants
+	Wrong          int // any other answer
+	Elapsed        time.Duration
+	P50, P99, P999 time.Duration
 }
 
-// load sends every request once over conns connections, closed loop, and reads each answer.
-func load(addr string, reqs *requests, conns int) (loadResult, error) {
+// rate is the answers a second that were as they should be, good traffic only.
+func (r *loadResult) rate() float64 { return float64(r.OK) / r.Elapsed.Seconds() }
+
+// client is one connection.
+type client struct {
+	conn net.Conn
+	br   *bufio.Reader
+	reqs *requests
+	lat  []time.Duration
+	res  loadResult
+}
+
+// load sends requests over conns connections until the time is up, or each was sent
+// once; with again it begins anew with the first. A perSecond of 0 is a closed loop:
+// the next request follows the answer. Otherwise requests have their times, and a
+// latency counts from when its request should have gone out, so that a server that
+// stalls is not spared the requests that waited meanwhile.
+func load(addr string, reqs *requests, conns int, d time.Duration, perSecond float64, again bool) (loadResult, error) {
+	clients := make([]*client, conns)
+	for i := range clients {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			return loadResult{}, err
+		}
+		defer c.Close()
+		clients[i] = &client{conn: c, br: bufio.NewReaderSize(c, 4096), reqs: reqs}
+	}
 	var next atomic.Int64
+	take := func() (int, bool) {
+		i := int(next.Add(1) - 1)
+		return i % reqs.len(), again || i < reqs.len()
+	}
 	var wg sync.WaitGroup
-	lat := make([][]time.Duration, conns)
-	other := make([]int, conns)
 	errs := make([]error, conns)
 	start := time.Now()
-	for c := range conns {
-		wg.Go(func() { lat[c], other[c], errs[c] = drive(addr, reqs, &next) })
+	for i, c := range clients {
+		wg.Go(func() {
+			if perSecond == 0 {
+				errs[i] = c.closedLoop(start.Add(d), take)
+				return
+			}
+			every := time.Duration(float64(conns) / perSecond * float64(time.Second))
+			errs[i] = c.openLoop(start.Add(every*time.Duration(i)/time.Duration(conns)), start.Add(d), every, take)
+		})
 	}
 	wg.Wait()
 	res := loadResult{Elapsed: time.Since(start)}
 	var all []time.Duration
-	for c := range conns {
-		if errs[c] != nil {
-			return res, fmt.Errorf("connection %d to %s: %w", c, addr, errs[c])
+	for i, c := range clients {
+		if errs[i] != nil {
+			return res, fmt.Errorf("connection %d to %s: %w", i, addr, errs[i])
 		}
-		all = append(all, lat[c]...)
-		res.Other += other[c]
+		all = append(all, c.lat...)
+		res.OK, res.Refused, res.Wrong = res.OK+c.res.OK, res.Refused+c.res.Refused, res.Wrong+c.res.Wrong
 	}
 	slices.Sort(all)
-	res.OK = len(all) - res.Other
-	if len(all) > 0 {
-		res.P50, res.P99 = all[len(all)/2], all[len(all)*99/100]
+	if n := len(all); n > 0 {
+		res.P50, res.P99, res.P999 = all[n/2], all[n*99/100], all[n*999/1000]
 	}
 	return res, nil
 }
 
-func drive(addr string, reqs *requests, next *atomic.Int64) (lat []time.Duration, other int, err error) {
-	conn, err := net.Dial("tcp", addr)
-	if err != nil {
-		return nil, 0, err
-	}
-	defer conn.Close()
-	br := bufio.NewReaderSize(conn, 4096)
+func (c *client) closedLoop(until time.Time, take func() (int, bool)) error {
 	for {
-		i := int(next.Add(1) - 1)
-		if i >= len(reqs.ends) {
-			return lat, other, nil
-		}
+		i, ok := take()
 		begin := time.Now()
-		if _, err := conn.Write(reqs.at(i)); err != nil {
-			return lat, other, fmt.Errorf("send request %d: %w", i, err)
+		if !ok || begin.After(until) {
+			return nil
 		}
-		status, err := readAnswer(br)
-		if err != nil {
-			return lat, other, fmt.Errorf("read answer %d: %w", i, err)
-		}
-		lat = append(lat, time.Since(begin))
-		if status/100 != 2 {
-			other++
+		if err := c.one(i, begin); err != nil {
+			return err
 		}
 	}
+}
+
+func (c *client) openLoop(at, until time.Time, every time.Duration, take func() (int, bool)) error {
+	for ; at.Before(until); at = at.Add(every) {
+		i, ok := take()
+		if !ok {
+			return nil
+		}
+		time.Sleep(time.Until(at))
+		if err := c.one(i, at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *client) one(i int, begin time.Time) error {
+	if _, err := c.conn.Write(c.reqs.at(i)); err != nil {
+		return fmt.Errorf("send request %d: %w", i, err)
+	}
+	status, err := readAnswer(c.br)
+	if err != nil {
+		return fmt.Errorf("read answer %d: %w", i, err)
+	}
+	switch bad := c.reqs.bad[c.reqs.order[i]]; {
+	case bad && status/100 == 4:
+		c.res.Refused++
+	case !bad && status/100 == 2:
+		c.res.OK++
+		c.lat = append(c.lat, time.Since(begin))
+	default:
+		c.res.Wrong++
+	}
+	return nil
 }
 
 // readAnswer reads one response with a Content-Length; that is all the servers here send.

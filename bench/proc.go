@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -44,4 +45,58 @@ func rssOf(pid int) (int64, error) {
 		}
 	}
 	return 0, fmt.Errorf("/proc/%d/status has no VmRSS", pid)
+}
+
+// ownCPU is the load generator's.
+func ownCPU() time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// serviceCPU is that of a service that test/services.sh started, 0 where it is another's.
+func serviceCPU(name string) time.Duration {
+	dir := os.Getenv("PENSTOCK_RUN")
+	if dir == "" {
+		dir = "test/.run"
+	}
+	b, err := os.ReadFile(dir + "/" + name + ".pid")
+	if err != nil {
+		return 0
+	}
+	word, _, _ := strings.Cut(string(b), " ")
+	pid, err := strconv.Atoi(strings.TrimSpace(word))
+	if err != nil {
+		return 0
+	}
+	d, err := cpuOf(pid)
+	if err != nil {
+		return 0
+	}
+	return d
+}
+
+// diskBytes counts what the block device under dir has written, by whomever; 0 where
+// there is none to ask. A process's own counter is no use: one small overwrite counts a
+// whole folio of the page cache there.
+func diskBytes(dir string) int64 {
+	var st syscall.Stat_t
+	if syscall.Stat(dir, &st) != nil {
+		return 0
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/stat", st.Dev>>8&0xfff, st.Dev&0xff|st.Dev>>12&0xfff00))
+	if err != nil {
+		return 0
+	}
+	f := strings.Fields(string(b))
+	if len(f) < 7 {
+		return 0
+	}
+	sectors, err := strconv.ParseInt(f[6], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return sectors * 512
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
+
+	"penstock/bench/profile"
 )
 
 // serveBare answers 200 and does nothing: what the HTTP library alone costs.
@@ -51,12 +53,15 @@ func serveHMAC(addr string) error {
 	return s.ListenAndServe(addr)
 }
 
-func serve(kind, addr string) error {
+func serve(kind, addr, dir string) error {
+	profile.OnSignal()
 	switch kind {
-	case "bare":
+	case bare:
 		return serveBare(addr)
-	case "hmac":
+	case mac:
 		return serveHMAC(addr)
+	case edge:
+		return serveEdge(addr, dir)
 	}
 	return fmt.Errorf("no server is called %q", kind)
 }

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"context"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"penstock/archive"
+	"penstock/ingest"
+	"penstock/provider"
+	"penstock/verify"
+)
+
+// serveEdge is what stands before an ack and nothing else: the edge, the verifier and
+// the archive, which follows no index. What `ack` costs beyond it happens behind the
+// answer.
+func serveEdge(addr, dir string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	cat, err := provider.Builtin()
+	if err != nil {
+		return err
+	}
+	a, err := archive.Open(filepath.Join(dir, "archive"), archive.Options{NoIndex: true})
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	s, err := ingest.New(ingest.Options{Listen: addr, MaxConns: 8192, MaxConnsPerIP: 8192}, a)
+	if err != nil {
+		return err
+	}
+	var list []ingest.Source
+	for _, name := range providers {
+		d, _ := cat.Get(name)
+		v, err := verify.New(d, provider.Credentials{"secrets": {secret}}, verify.Options{})
+		if err != nil {
+			return err
+		}
+		list = append(list, ingest.Source{Name: name, Provider: name, Methods: d.Methods(), Verifier: v})
+	}
+	if err := s.SetSources(list); err != nil {
+		return err
+	}
+	return s.Run(ctx)
+}

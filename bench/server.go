@@ -1,0 +1,180 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"penstock/bench/profile"
+)
+
+// The candidates, in the order in which they take turns.
+const (
+	bare = "bare" // fasthttp with an empty handler
+	mac  = "hmac" // the same, and Stripe's signature is checked; nothing is kept
+	edge = "edge" // Penstock's edge, verifier and archive in one process, without an index
+	ack  = "ack"  // penstock serve without a sink: verified, synced, indexed
+	full = "full" // penstock serve: the same, deduplicated in Redis and published to Kafka
+)
+
+// server is one candidate that runs.
+type server struct {
+	cmd         *exec.Cmd
+	addr, admin string
+	dir         string
+	profile     string
+}
+
+func start(o *options, candidate, id string) (*server, error) {
+	s := &server{addr: freeAddr()}
+	switch candidate {
+	case ack, full:
+		s.admin, s.dir = freeAddr(), filepath.Join(o.out, "run-"+id)
+		conf := filepath.Join(s.dir, "penstock.yaml")
+		if err := os.MkdirAll(s.dir, 0o755); err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(conf, []byte(configOf(o, candidate, id, s)), 0o600); err != nil {
+			return nil, err
+		}
+		s.cmd = exec.Command(o.penstock, "serve", "-c", conf)
+	default:
+		self, err := os.Executable()
+		if err != nil {
+			return nil, err
+		}
+		s.dir = filepath.Join(o.out, "run-"+id)
+		s.cmd = exec.Command(self, "server", candidate, s.addr, s.dir)
+	}
+	s.cmd.Env = os.Environ()
+	if o.profile {
+		s.profile = filepath.Join(o.out, "profile-"+id+".pb.gz")
+		s.cmd.Env = append(s.cmd.Env, profile.Env+"="+s.profile)
+	}
+	log, err := os.Create(filepath.Join(o.out, candidate+".log"))
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	s.cmd.Stdout, s.cmd.Stderr = log, log
+	if err := s.cmd.Start(); err != nil {
+		return nil, err
+	}
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if c, err := net.Dial("tcp", s.addr); err == nil {
+			return s, c.Close()
+		}
+	}
+	s.stop()
+	return nil, fmt.Errorf("%s did not listen on %s; see %s", candidate, s.addr, log.Name())
+}
+
+const config = `ingest: {listen: %q, max_connections: 8192, max_conns_per_ip: 8192}
+admin: {listen: %q}
+archive: {dir: %q}
+log: {level: error}
+sources:
+`
+
+const sinkConfig = `dedupe: {redis: {addresses: [%q], prefix: "bench%s"}}
+forward: {kafka: {brokers: [%q], create_topics: {partitions: 6, replication: 1}, compression: %s}}
+`
+
+func configOf(o *options, candidate, id string, s *server) string {
+	text := fmt.Sprintf(config, s.addr, s.admin, filepath.Join(s.dir, "archive"))
+	for _, p := range providers {
+		text += fmt.Sprintf("  - {name: %s, provider: %s, credentials: {secrets: [%q]}}\n", p, p, secret)
+	}
+	if candidate == full {
+		text += fmt.Sprintf(sinkConfig, o.redis, id, o.kafka, o.compression)
+	}
+	return text
+}
+
+// gauges of Penstock's own metrics that a run looks at.
+type gauges struct {
+	unpublished, syncs, records float64
+}
+
+func (s *server) scrape() (g gauges, err error) {
+	if s.admin == "" {
+		return g, nil
+	}
+	resp, err := http.Get("http://" + s.admin + "/metrics")
+	if err != nil {
+		return g, err
+	}
+	defer resp.Body.Close()
+	sc := bufio.NewScanner(resp.Body)
+	for sc.Scan() {
+		name, value, ok := strings.Cut(sc.Text(), " ")
+		if !ok || strings.HasPrefix(name, "#") {
+			continue
+		}
+		var to *float64
+		switch name {
+		case "penstock_unpublished_deliveries":
+			to = &g.unpublished
+		case "penstock_archive_sync_seconds_count":
+			to = &g.syncs
+		case `penstock_archive_batch_records_sum{log="deliveries"}`:
+			to = &g.records
+		default:
+			continue
+		}
+		if *to, err = strconv.ParseFloat(value, 64); err != nil {
+			return g, fmt.Errorf("metric %s: %w", name, err)
+		}
+	}
+	return g, sc.Err()
+}
+
+// drained waits until everything that was acked has its outcome; at once for servers
+// that forward nothing.
+func (s *server) drained(candidate string) error {
+	if candidate != full {
+		return nil
+	}
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		g, err := s.scrape()
+		if err != nil {
+			return err
+		}
+		if g.unpublished == 0 {
+			return nil
+		}
+	}
+	return fmt.Errorf("not everything was published within two minutes")
+}
+
+// signal tells the server's profile when the clock runs.
+func (s *server) signal(sig syscall.Signal) {
+	if s.profile != "" {
+		_ = s.cmd.Process.Signal(sig) // without it there is no profile, and the run counts all the same
+	}
+}
+
+func (s *server) stop() {
+	_ = s.cmd.Process.Signal(syscall.SIGTERM)
+	_ = s.cmd.Wait()
+	if s.dir != "" {
+		os.RemoveAll(s.dir)
+	}
+}
+
+func freeAddr() string {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
