@@ -2,9 +2,13 @@ package main
 
 import (
 	"context"
+	"net/http"
 	"os/signal"
 	"path/filepath"
 	"syscall"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"penstock/archive"
 	"penstock/ingest"
@@ -15,19 +19,21 @@ import (
 // serveEdge is what stands before an ack and nothing else: the edge, the verifier and
 // the archive, which follows no index. What `ack` costs beyond it happens behind the
 // answer.
-func serveEdge(addr, dir string) error {
+func serveEdge(addr, admin, dir string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	cat, err := provider.Builtin()
 	if err != nil {
 		return err
 	}
-	a, err := archive.Open(filepath.Join(dir, "archive"), archive.Options{NoIndex: true})
+	reg := prometheus.NewRegistry()
+	a, err := archive.Open(filepath.Join(dir, "archive"), archive.Options{NoIndex: true, Registerer: reg})
 	if err != nil {
 		return err
 	}
 	defer a.Close()
-	s, err := ingest.New(ingest.Options{Listen: addr, MaxConns: 8192, MaxConnsPerIP: 8192}, a)
+	go http.ListenAndServe(admin, promhttp.HandlerFor(reg, promhttp.HandlerOpts{})) // ends with the process
+	s, err := ingest.New(ingest.Options{Listen: addr, MaxConns: 8192, MaxConnsPerIP: 8192, Registerer: reg}, a)
 	if err != nil {
 		return err
 	}

@@ -35,8 +35,8 @@ type options struct {
 var allParts = []string{"connections", "sizes", "traffic", "latency"}
 
 func main() {
-	if len(os.Args) == 5 && os.Args[1] == "server" {
-		if err := serve(os.Args[2], os.Args[3], os.Args[4]); err != nil {
+	if len(os.Args) == 6 && os.Args[1] == "server" {
+		if err := serve(os.Args[2], os.Args[3], os.Args[4], os.Args[5]); err != nil {
 			fatal(err)
 		}
 		return

@@ -32,6 +32,7 @@ type row struct {
 	DiskKiB  float64 `json:"disk_kib"` // of the whole device, Kafka's included
 	Syncs    float64 `json:"archive_syncs_per_second"`
 	PerSync  float64 `json:"records_per_sync"`
+	SyncMS   float64 `json:"archive_sync_mean_ms"`
 	RSSMiB   float64 `json:"rss_mib"`
 }
 
@@ -117,5 +118,6 @@ func measure(o *options, c *cell, candidate string, round int, rate float64) (ro
 		Refused: res.Refused, Wrong: res.Wrong,
 		ServerUS: us(was.server, is.server), ClientUS: us(was.client, is.client), RedisUS: us(was.redis, is.redis), KafkaUS: us(was.kafka, is.kafka),
 		DiskKiB: float64(is.disk-was.disk) / 1024 / float64(each), Syncs: (acked.syncs - was.syncs) / res.Elapsed.Seconds(),
-		PerSync: (acked.records - was.records) / max(1, acked.syncs-was.syncs), RSSMiB: float64(rss) / (1 << 20)}, nil
+		PerSync: (acked.records - was.records) / max(1, acked.syncs-was.syncs), RSSMiB: float64(rss) / (1 << 20),
+		SyncMS: 1e3 * (acked.syncing - was.syncing) / max(1, acked.syncs-was.syncs)}, nil
 }

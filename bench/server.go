@@ -52,7 +52,11 @@ func start(o *options, candidate, id string) (*server, error) {
 			return nil, err
 		}
 		s.dir = filepath.Join(o.out, "run-"+id)
-		s.cmd = exec.Command(self, "server", candidate, s.addr, s.dir)
+		admin := freeAddr()
+		if candidate == edge {
+			s.admin = admin
+		}
+		s.cmd = exec.Command(self, "server", candidate, s.addr, admin, s.dir)
 	}
 	s.cmd.Env = os.Environ()
 	if o.profile {
@@ -101,7 +105,7 @@ func configOf(o *options, candidate, id string, s *server) string {
 
 // gauges of Penstock's own metrics that a run looks at.
 type gauges struct {
-	unpublished, syncs, records float64
+	unpublished, syncs, syncing, records float64
 }
 
 func (s *server) scrape() (g gauges, err error) {
@@ -125,6 +129,8 @@ func (s *server) scrape() (g gauges, err error) {
 			to = &g.unpublished
 		case "penstock_archive_sync_seconds_count":
 			to = &g.syncs
+		case "penstock_archive_sync_seconds_sum":
+			to = &g.syncing
 		case `penstock_archive_batch_records_sum{log="deliveries"}`:
 			to = &g.records
 		default:

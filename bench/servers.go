@@ -53,7 +53,7 @@ func serveHMAC(addr string) error {
 	return s.ListenAndServe(addr)
 }
 
-func serve(kind, addr, dir string) error {
+func serve(kind, addr, admin, dir string) error {
 	profile.OnSignal()
 	switch kind {
 	case bare:
@@ -61,7 +61,7 @@ func serve(kind, addr, dir string) error {
 	case mac:
 		return serveHMAC(addr)
 	case edge:
-		return serveEdge(addr, dir)
+		return serveEdge(addr, admin, dir)
 	}
 	return fmt.Errorf("no server is called %q", kind)
 }
