@@ -45,6 +45,16 @@ type File interface {
 	Size() (int64, error)
 }
 
+// zeroFS is an FS that can write a new file full of zeros past the page cache. Through
+// the cache the zeros of a segment cost 1 to 3 us of CPU for each delivery that is
+// written over them later, and their write-back stands in the way of the syncs of the
+// segment in use (measured: prefill of 64 MiB 58..165 ms of CPU, past the cache 10 ms).
+type zeroFS interface {
+	// CreateZeroed makes the file, durable on return. Between two writes it rests as long
+	// as a write took, so that half of the disk is left to others.
+	CreateZeroed(name string, size int64) error
+}
+
 // LockedError says who holds the archive. It is an ErrLocked.
 type LockedError struct {
 	Path   string

@@ -363,6 +363,9 @@ func (j *journal) writeSpare() {
 }
 
 func (j *journal) fillSpare(name string) error {
+	if z, ok := j.o.FS.(zeroFS); ok && z.CreateZeroed(j.path(name), j.o.SegmentBytes) == nil {
+		return nil
+	}
 	f, err := j.o.FS.Create(j.path(name))
 	if err != nil {
 		return err
