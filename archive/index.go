@@ -74,8 +74,9 @@ type indexOptions struct {
 	Last [2]uint64
 
 	fs           vfs.FS        // nil: the disk
-	batchDelay   time.Duration // how long a change may wait for its batch; 0: 50 ms
-	batchChanges int           // 0: 2048
+	batchDelay   time.Duration // how long a change may wait for its batch on a quiet index; 0: 50 ms
+	busyDelay    time.Duration // and on a busy one; 0: 400 ms, as lists follow within a second
+	batchChanges int           // 0: 16384
 }
 
 type index struct {
@@ -156,7 +157,10 @@ func openIndex(dir string, o indexOptions) (*index, error) {
 		o.batchDelay = 50 * time.Millisecond
 	}
 	if o.batchChanges == 0 {
-		o.batchChanges = 2048
+		o.batchChanges = 16384
+	}
+	if o.busyDelay == 0 {
+		o.busyDelay = 400 * time.Millisecond
 	}
 	x := &index{dir: dir, maxScan: maxScan, log: o.Logger, o: o, tip: o.Tip, brokenC: make(chan struct{}), in: make(chan change, 512),
 		stop: make(chan struct{}), done: make(chan struct{}), loaded: make(chan struct{})}

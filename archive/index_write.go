@@ -16,6 +16,10 @@ const (
 	maxHeldBodies = 32 << 20
 	// maxCached bounds the entries kept for outcomes that come in a later batch.
 	maxCached = 8192
+	// quickChanges is how many changes are worth a batch as soon as its delay is over; a
+	// busier index waits longer (busyDelay), so that most outcomes come in the batch of
+	// their delivery: its body need not be read by the extractor, nor its row written twice.
+	quickChanges = 64
 	// sweepStep is how many forgotten rows are deleted between two batches.
 	sweepStep = 512
 )
@@ -116,6 +120,7 @@ type writer struct {
 	x       *index
 	batch   *pebble.Batch
 	changes int
+	began   time.Time // when the batch got its first change
 	applied [2]uint64
 	young   map[ref]*live // this generation and the one before it: a cache in two halves
 	old     map[ref]*live
@@ -145,16 +150,20 @@ func (w *writer) run() error {
 		select {
 		case c := <-w.x.in:
 			if w.changes == 0 {
+				w.began = time.Now()
 				due.Reset(w.x.o.batchDelay)
 			}
 			if err := w.apply(c); err != nil {
 				return err
 			}
-			if w.changes < w.x.o.batchChanges {
+			if w.changes < w.x.o.batchChanges && w.x.held.Load() < maxHeldBodies/2 {
 				continue
 			}
 		case <-due.C:
 			due.Reset(w.x.o.batchDelay)
+			if w.changes > quickChanges && time.Since(w.began) < w.x.o.busyDelay {
+				continue
+			}
 		case <-flush.C:
 			if err := w.save(); err != nil {
 				return err
