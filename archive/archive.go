@@ -163,7 +163,8 @@ func (a *Archive) Append(d *Delivery) error {
 	return a.log.append(d)
 }
 
-// AppendOutcomes stores outcomes, in order, and returns after a sync covers them all.
+// AppendOutcomes stores outcomes, in order, and returns after a sync covers them all:
+// the next delivery's, or after a few milliseconds one of their own.
 // It sets their Seq. After an error some of them may be stored.
 func (a *Archive) AppendOutcomes(os []Outcome) error { return a.log.appendAll(os, nil) }
 

@@ -52,6 +52,7 @@ type journal struct {
 	unsealed  *segment        // committer only: the newest one of the last life
 	recovered uint64          // highest seq that recovery knows of
 	zeros     []byte          // committer only
+	timer     *time.Timer     // committer only: of a batch that waits for company
 	markBuf   [frameHead]byte // committer only
 	spares    sparePool
 	carrying  atomic.Bool   // carry is not on stable storage yet
@@ -67,7 +68,8 @@ type journalOptions struct {
 	SegmentBytes int64
 	MaxInFlight  int64
 	// Linger is how long a record may wait for its sync, with nobody waiting for it.
-	// Zero: every append waits, and the next sync begins as soon as the last has ended.
+	// Zero: deliveries and markers are waited for, and their next sync begins as soon as
+	// the last has ended; outcomes ride along, or wait outcomePatience.
 	Linger      time.Duration
 	LingerBytes int // beyond this much a lingering batch is written at once
 	Now         func() time.Time
@@ -141,6 +143,7 @@ func (j *journal) placeDelivery(d *Delivery, lazy bool) (*batch, error) {
 	u := unit{delivery: d}
 	b := j.place(&u)
 	d.ID = j.ids.text(u.id)
+	b.urgent = true
 	if !lazy {
 		b.refs.Add(1)
 	}
@@ -195,6 +198,7 @@ func (j *journal) placeAll(outcomes []Outcome, m *Marker) (*batch, error) {
 	}
 	if m != nil {
 		b = j.place(&unit{marker: m})
+		b.urgent = true
 	}
 	b.refs.Add(1)
 	return b, nil
@@ -294,9 +298,7 @@ func (j *journal) newBatch() *batch {
 		b = new(batch)
 	}
 	b.reset(j.plan)
-	if j.o.Linger > 0 {
-		b.born = time.Now()
-	}
+	b.born = time.Now()
 	return b
 }
 
