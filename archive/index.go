@@ -49,9 +49,11 @@ const indexFormat = 1
 const (
 	orderSize = 16
 
-	// indexMemTable: at about 0.7 KB of keys a delivery some 90,000 deliveries, which is
-	// what is read again after a kill; 32 MiB tables cost a third more compaction.
-	indexMemTable = 64 << 20
+	// indexMemTable: at about 0.7 KB of keys a delivery some 45,000 deliveries, which is
+	// what is read again after a kill. It stands in the Go heap, so the collector allows
+	// as much again: tables of 64 MiB cost 60 MiB of memory more, these a third more
+	// compaction.
+	indexMemTable = 32 << 20
 	indexCache    = 64 << 20
 	// indexFlushEvery bounds what a kill costs on a quiet system.
 	indexFlushEvery = 10 * time.Second
@@ -75,8 +77,8 @@ type indexOptions struct {
 
 	fs           vfs.FS        // nil: the disk
 	batchDelay   time.Duration // how long a change may wait for its batch on a quiet index; 0: 50 ms
-	busyDelay    time.Duration // and on a busy one; 0: 400 ms, as lists follow within a second
-	batchChanges int           // 0: 16384
+	busyDelay    time.Duration // and and on a busy one; 0: 400 ms, as lists follow within a second
+	batchChanges int           // 0: 8192
 }
 
 type index struct {
@@ -157,7 +159,7 @@ func openIndex(dir string, o indexOptions) (*index, error) {
 		o.batchDelay = 50 * time.Millisecond
 	}
 	if o.batchChanges == 0 {
-		o.batchChanges = 16384
+		o.batchChanges = 8192
 	}
 	if o.busyDelay == 0 {
 		o.busyDelay = 400 * time.Millisecond

@@ -13,9 +13,9 @@ import (
 const (
 	// maxHeldBodies bounds the bodies that wait for the end of a batch because their
 	// outcome, which makes reading them superfluous, is usually in the same batch.
-	maxHeldBodies = 32 << 20
+	maxHeldBodies = 16 << 20
 	// maxCached bounds the entries kept for outcomes that come in a later batch.
-	maxCached = 8192
+	maxCached = 4096
 	// quickChanges is how many changes are worth a batch as soon as its delay is over; a
 	// busier index waits longer (busyDelay), so that most outcomes come in the batch of
 	// their delivery: its body need not be read by the extractor, nor its row written twice.
