@@ -45,7 +45,7 @@ race: services ## the suite under the race detector
 fuzz: ## every fuzz target for T (default 30s each)
 	test/fuzz.sh $(T)
 
-bench: services ## bare fasthttp, with HMAC, and Penstock's full path, in one run (bench/README.md)
+bench: services ## bare fasthttp, with HMAC, Penstock's ack and full path, in one run; PROFILE=1 profiles (bench/README.md)
 	. test/.run/env && $(GO) run ./bench
 
 services: ## start redis-server and Kafka for the tests (idempotent)

@@ -9,18 +9,18 @@ import (
 // marker in it, or its size, ends the wait at once.
 func TestOutcomePatience(t *testing.T) {
 	a := mustOpen(t, t.TempDir(), Options{NoIndex: true})
-	f := func(name string, j *journal, b batch, waits bool) {
+	f := func(name string, j *journal, b *batch, waits bool) {
 		t.Helper()
-		if got := j.patience(&b); (got > 0) != waits || got > j.o.Linger+outcomePatience {
+		if got := j.patience(b); (got > 0) != waits || got > j.o.Linger+outcomePatience {
 			t.Errorf("%s: waits another %s", name, got)
 		}
 	}
 	now := time.Now()
-	f("outcomes", a.log, batch{born: now}, true)
-	f("outcomes, old", a.log, batch{born: now.Add(-outcomePatience)}, false)
-	f("outcomes, many", a.log, batch{born: now, position: position{size: outcomePatienceBytes}}, false)
-	f("a delivery", a.log, batch{born: now, urgent: true}, false)
-	f("quarantine", a.quarantine.log, batch{born: now, urgent: true}, true) // nobody waits for it
+	f("outcomes", a.log, &batch{born: now}, true)
+	f("outcomes, old", a.log, &batch{born: now.Add(-outcomePatience)}, false)
+	f("outcomes, many", a.log, &batch{born: now, position: position{size: outcomePatienceBytes}}, false)
+	f("a delivery", a.log, &batch{born: now, urgent: true}, false)
+	f("quarantine", a.quarantine.log, &batch{born: now, urgent: true}, true) // nobody waits for it
 
 	j := a.log
 	place := func(want bool, put func() (*batch, error)) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"os/signal"
 	"path/filepath"
@@ -32,7 +33,13 @@ func serveEdge(addr, admin, dir string) error {
 		return err
 	}
 	defer a.Close()
-	go http.ListenAndServe(admin, promhttp.HandlerFor(reg, promhttp.HandlerOpts{})) // ends with the process
+	metrics := http.Server{Addr: admin, Handler: promhttp.HandlerFor(reg, promhttp.HandlerOpts{})}
+	defer metrics.Close()
+	go func() {
+		if err := metrics.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+			fatal(err)
+		}
+	}()
 	s, err := ingest.New(ingest.Options{Listen: addr, MaxConns: 8192, MaxConnsPerIP: 8192, Registerer: reg}, a)
 	if err != nil {
 		return err
