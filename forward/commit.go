@@ -20,8 +20,9 @@ const (
 	// safety net, as a twin that is resolved wakes its waiters.
 	parkRecheck = 250 * time.Millisecond
 	waitRecheck = 2 * time.Second
-	// outboxMax bounds the outcomes of one sync.
-	outboxMax = 8192
+	// outboxMax bounds the outcomes of one sync; with outboxFull they do not wait for more.
+	outboxMax  = 8192
+	outboxFull = 1024
 )
 
 // settled is an event whose fate is known, on its way to a synced outcome.
@@ -48,7 +49,19 @@ func (c *core) outcome(ev *parcel, kind archive.OutcomeKind) *archive.Outcome {
 	return o
 }
 
-func (c *core) settle(s settled) { c.outbox = append(c.outbox, s) }
+func (c *core) settle(s settled) {
+	if len(c.outbox) == 0 {
+		c.outboxAt = time.Now()
+		c.ripe.Reset(linger)
+	}
+	c.outbox = append(c.outbox, s)
+}
+
+// ripens says that the outcomes at hand may wait for more: nobody but a twin waits for
+// them, and their sync costs the same for one as for a thousand.
+func (c *core) ripens() bool {
+	return len(c.outbox) < outboxFull && c.ctx.Err() == nil && time.Since(c.outboxAt) < linger
+}
 
 // published notes that Kafka has the event.
 func (c *core) published(ev *parcel, a *Ack) {
@@ -77,6 +90,9 @@ func (c *core) buried(ev *parcel, a Ack, sent bool) {
 // nextCommit is what the committer should do next, or nil.
 func (c *core) nextCommit() *commit {
 	n := commit{ss: c.outbox}
+	if len(n.ss) > 0 && c.ripens() {
+		return nil
+	}
 	if len(n.ss) > outboxMax {
 		n.ss = n.ss[:outboxMax]
 	}
@@ -95,6 +111,8 @@ func (c *core) handedOver(n commit) {
 	c.outbox = c.outbox[len(n.ss):]
 	if len(c.outbox) == 0 {
 		c.outbox = nil // the committer has that array now
+	} else {
+		c.outboxAt = time.Time{}
 	}
 	c.flight += len(n.ss)
 	if n.cursor != nil {

@@ -47,7 +47,9 @@ type core struct {
 	sent     map[*Message]*parcel
 
 	outbox    []settled
-	flight    int // outcomes that the committer has
+	outboxAt  time.Time   // when the first of them came
+	ripe      *time.Timer // fires when they have waited enough
+	flight    int         // outcomes that the committer has
 	committed chan []settled
 	commits   chan commit
 
@@ -71,7 +73,7 @@ func newCore(ctx context.Context, p *Pump) *core {
 		p: p, ctx: ctx, askCtx: context.WithoutCancel(ctx), whole: map[uint64]bool{}, shown: map[string]bool{}, redriven: map[*parcel]struct{}{}, gates: map[gateKey]*gate{}, topicGates: map[string]int{},
 		paused: map[string]bool{}, keys: map[uint64]*keyQueue{}, waiters: map[archive.Identity][]*parcel{},
 		lanes: map[string]*lane{}, inflight: map[string]int{}, bounced: make(chan *lane, 64), sent: map[*Message]*parcel{},
-		committed: make(chan []settled, 1), commits: make(chan commit),
+		committed: make(chan []settled, 1), commits: make(chan commit), ripe: time.NewTimer(linger),
 	}
 }
 
@@ -87,6 +89,7 @@ func (c *core) room() bool { return c.bytes < c.p.o.MaxBytes }
 func (c *core) run(reads <-chan readBatch) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
+	defer c.ripe.Stop()
 	var grace <-chan time.Time
 	done := c.ctx.Done()
 	for {
@@ -120,6 +123,7 @@ func (c *core) run(reads <-chan readBatch) {
 			c.tendGates(c.p.o.Now())
 		case <-tick.C:
 			c.tend()
+		case <-c.ripe.C: // nextCommit has something now
 		case <-done:
 			done, grace = nil, time.After(c.p.o.grace)
 			c.ready, c.head = nil, 0

@@ -13,6 +13,9 @@ const (
 	// stuckAfter is how long a batch may be in flight, while the cluster answers and
 	// other partitions flow, before its partition is called blocked.
 	stuckAfter = 5 * time.Second
+	// sendLinger is how long a batch waits for more while none is in flight: what is sent
+	// together comes message by message, and a batch costs a sync and a request.
+	sendLinger = 2 * time.Millisecond
 	// allStuckAfter is the same when no other flows: a broker that restarts alone leads
 	// nothing for some seconds, and to wait is cheaper than to give everything back.
 	allStuckAfter = 20 * time.Second
@@ -32,6 +35,7 @@ type partition struct {
 	mu     sync.Mutex // guards what follows
 	queue  []queued
 	queued int64         // bytes in queue
+	first  time.Time     // when the queue got its first message; zero: it waits for no more
 	room   chan struct{} // closed and made anew when the queue has room; nil: nobody waits
 	reason string        // why it is blocked
 	since  time.Time     // when the batch in flight was taken; zero: none
@@ -44,6 +48,7 @@ type partition struct {
 	limit   int     // batch bytes that the topic takes, learned from its refusals
 	left    []*intent
 	settled func() // tells Recover that the partition has settled what was left
+	coming  bool   // the journal was told of an intent to come
 }
 
 type queued struct {
@@ -70,6 +75,9 @@ func (pt *partition) push(m *Message, size int64) (<-chan struct{}, error) {
 		}
 		return pt.room, nil
 	}
+	if len(pt.queue) == 0 {
+		pt.first = time.Now()
+	}
 	pt.queue = append(pt.queue, queued{m, size})
 	pt.queued += size
 	select {
@@ -89,8 +97,13 @@ func (pt *partition) take(ctx context.Context) []*Message {
 			return nil
 		default:
 		}
-		if batch := pt.cut(); batch != nil {
+		batch, wait := pt.cut()
+		if batch != nil {
 			return batch
+		}
+		if wait > 0 {
+			sleep(ctx, wait)
+			continue
 		}
 		select {
 		case <-pt.wake:
@@ -101,13 +114,19 @@ func (pt *partition) take(ctx context.Context) []*Message {
 }
 
 // cut takes a batch off the queue: up to limit bytes before compression, one message
-// at least.
-func (pt *partition) cut() []*Message {
+// at least. Or it says how long the queue should still wait for more.
+func (pt *partition) cut() (batch []*Message, wait time.Duration) {
 	pt.mu.Lock()
 	defer pt.mu.Unlock()
 	if len(pt.queue) == 0 {
-		return nil
+		return nil, 0
 	}
+	if pt.queued < int64(pt.limit) && len(pt.queue) < batchRecords && !pt.first.IsZero() {
+		if wait = sendLinger - time.Since(pt.first); wait > 0 {
+			return nil, wait
+		}
+	}
+	pt.first = time.Time{}
 	n, bytes := 0, int64(0)
 	for n < len(pt.queue) && n < batchRecords {
 		if n > 0 && bytes+pt.queue[n].size > int64(pt.limit) {
@@ -116,7 +135,7 @@ func (pt *partition) cut() []*Message {
 		bytes += pt.queue[n].size
 		n++
 	}
-	batch := make([]*Message, n)
+	batch = make([]*Message, n)
 	for i := range batch {
 		batch[i] = pt.queue[i].m
 	}
@@ -126,7 +145,7 @@ func (pt *partition) cut() []*Message {
 	pt.queued -= bytes
 	pt.since, pt.flying = time.Now(), bytes
 	pt.makeRoom()
-	return batch
+	return batch, 0
 }
 
 // makeRoom wakes senders that found the queue full. The caller holds pt.mu.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/bits"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"penstock/archive"
@@ -52,11 +53,45 @@ type ledger struct {
 		at  time.Time
 	}
 	held *heldScan // only while the log is scanned at start
+
+	tailed atomic.Bool   // somebody reads the log into it
+	asked  chan struct{} // somebody wants it up to date
 }
 
 // newLedger begins a ledger that has seen everything below from.
 func newLedger(from uint64) *ledger {
-	return &ledger{pos: max(from, 1) - 1, chunks: map[uint64]*chunk{}, multi: map[uint64][]uint8{}, quar: map[ref]uint8{}, held: newHeldScan()}
+	return &ledger{pos: max(from, 1) - 1, chunks: map[uint64]*chunk{}, multi: map[uint64][]uint8{}, quar: map[ref]uint8{}, held: newHeldScan(),
+		asked: make(chan struct{}, 1)}
+}
+
+// pause is the tail's rest between two looks at the log: it need not wake for each sync,
+// as who reads the ledger has it catch up first.
+func (l *ledger) pause(ctx context.Context) {
+	timer := time.NewTimer(linger)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-l.asked:
+	case <-ctx.Done():
+	}
+}
+
+// catchUp waits until the ledger has seen the log up to seq, a moment at most: where
+// the log cannot be read, an old number is better than none.
+func (l *ledger) catchUp(seq uint64) {
+	for end := time.Now().Add(100 * time.Millisecond); l.tailed.Load() && time.Now().Before(end); {
+		l.mu.Lock()
+		seen := l.pos >= seq
+		l.mu.Unlock()
+		if seen {
+			return
+		}
+		select {
+		case l.asked <- struct{}{}:
+		default:
+		}
+		time.Sleep(100 * time.Microsecond)
+	}
 }
 
 // add takes one record of the log into account.

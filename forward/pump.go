@@ -89,13 +89,20 @@ func New(o Options) (*Pump, error) {
 
 // Unpublished is how many accepted deliveries have no final synced outcome.
 func (p *Pump) Unpublished() int {
-	n, _ := p.led.Load().unpublished()
+	n, _ := p.counted().unpublished()
 	return n
+}
+
+// counted is the ledger when it has seen all that is synced now.
+func (p *Pump) counted() *ledger {
+	led := p.led.Load()
+	led.catchUp(p.o.Archive.Synced())
+	return led
 }
 
 // OldestUnpublished is how long the oldest of them has waited.
 func (p *Pump) OldestUnpublished() time.Duration {
-	return p.led.Load().age(p.o.Archive, p.o.Now())
+	return p.counted().age(p.o.Archive, p.o.Now())
 }
 
 // Run publishes until ctx ends, then waits some seconds for what is in flight. An error
@@ -178,11 +185,17 @@ func (p *Pump) tail(ctx context.Context, led *ledger, rd Reader) (stop func()) {
 	go func() {
 		defer close(done)
 		defer rd.Close()
+		led.tailed.Store(true)
+		defer led.tailed.Store(false)
 		for {
 			r, err := rd.Next(ctx)
+			for ok := err == nil; ok; {
+				led.add(&r)
+				r, ok, err = rd.TryNext()
+			}
 			switch {
 			case err == nil:
-				led.add(&r)
+				led.pause(ctx)
 			case ctx.Err() != nil || errors.Is(err, archive.ErrClosed):
 				return
 			default:

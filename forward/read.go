@@ -18,8 +18,13 @@ type readBatch struct {
 }
 
 const (
-	readRecords = 256
+	readRecords = 1024
 	readBytes   = 4 << 20
+	// linger is how long the first of a batch waits for others, where nothing else is
+	// there to read or to write: of a stream, what comes in these milliseconds shares one
+	// pipeline to Redis, one sync of its intents, one request to Kafka and one sync of its
+	// outcomes. Without it 4,000 deliveries a second cost 170 us each, of a backlog 45.
+	linger = 5 * time.Millisecond
 )
 
 // reader reads the log from seq from on and makes events of it, some batches ahead of
@@ -49,11 +54,16 @@ func (p *Pump) reader(ctx context.Context, out chan<- readBatch, from, scanEnd u
 
 func (p *Pump) readBatch(ctx context.Context, rd Reader, scanEnd uint64) (b readBatch, err error) {
 	size := int64(0)
-	for n := 0; n < readRecords && size < readBytes; n++ {
+	for n, waited := 0, false; n < readRecords && size < readBytes; {
 		r, ok, err := rd.TryNext()
 		if err == nil && !ok {
-			if n > 0 {
+			if n > 0 && waited {
 				return b, nil
+			}
+			if n > 0 {
+				waited = true
+				sleepCtx(ctx, linger)
+				continue
 			}
 			r, err = rd.Next(ctx)
 		}
@@ -62,6 +72,7 @@ func (p *Pump) readBatch(ctx context.Context, rd Reader, scanEnd uint64) (b read
 		}
 		size += p.readRecord(&b, &r, scanEnd)
 		b.upto = r.Seq
+		n++
 	}
 	return b, nil
 }
