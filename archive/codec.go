@@ -129,6 +129,13 @@ type payloadReader struct {
 	b      []byte
 	bad    bool
 	intern map[string]string
+
+	// What Reader.Skim asked for, and where it is put.
+	skimDeliveries, skimOutcomes bool
+	skimmed                      struct {
+		delivery Delivery
+		outcome  Outcome
+	}
 }
 
 // maxInterned bounds the strings a reader keeps. Sources, providers, reasons, methods
@@ -216,10 +223,18 @@ func (p *payloadReader) record(f frame) (Record, error) {
 	rec := Record{Seq: f.seq}
 	switch f.typ {
 	case typeDelivery:
-		rec.Delivery = p.delivery()
+		if p.skimDeliveries {
+			rec.Delivery = p.skimDelivery()
+		} else {
+			rec.Delivery = p.delivery()
+		}
 		rec.Delivery.Seq = f.seq
 	case typeOutcome:
-		rec.Outcome = p.outcome()
+		if p.skimOutcomes {
+			rec.Outcome = p.skimOutcome()
+		} else {
+			rec.Outcome = p.outcome()
+		}
 		rec.Outcome.Seq = f.seq
 	case typeMarker:
 		rec.Marker = p.marker()
@@ -257,6 +272,30 @@ func (p *payloadReader) delivery() *Delivery {
 	t, h := len(target), len(target)+len(header)
 	d.Target, d.Header, d.Body = own[:t:t], own[t:h:h], own[h:]
 	return d
+}
+
+// skimDelivery reads the beginning of what delivery reads.
+func (p *payloadReader) skimDelivery() *Delivery {
+	d := &p.skimmed.delivery
+	*d = Delivery{ReceivedAt: p.time(), Source: p.word()}
+	p.fixed(16) // id
+	d.Epoch = p.u64()
+	d.Verdict = Verdict(p.byte())
+	return d
+}
+
+// skimOutcome reads the beginning of what outcome reads, but for the twin.
+func (p *payloadReader) skimOutcome() *Outcome {
+	o := &p.skimmed.outcome
+	*o = Outcome{At: p.time(), Delivery: p.uvarint(), Item: p.count(), Items: p.count(), Kind: OutcomeKind(p.byte())}
+	o.Reason = p.word()
+	p.raw() // the twin
+	o.Sink = p.word()
+	o.Topic = p.word()
+	o.Partition = int32(p.varint())
+	o.Offset = p.varint()
+	o.Replay = p.word()
+	return o
 }
 
 func (p *payloadReader) outcome() *Outcome {

@@ -50,6 +50,13 @@ type Reader struct {
 	ready    *Record // given before anything else is read
 }
 
+// Skim tells the reader what its owner only wants to count. A skimmed delivery has no
+// more than Seq, ReceivedAt, Source, Epoch and Verdict, a skimmed outcome lacks its twin,
+// identity, content and fields. Both stand in memory that the next call uses again.
+func (r *Reader) Skim(deliveries, outcomes bool) {
+	r.dec.skimDeliveries, r.dec.skimOutcomes = deliveries, outcomes
+}
+
 // readAttempts is how often a read error is reported before the place counts as
 // damaged: a controller that resets must not cost records, a dead sector must not hold
 // up the rest for ever.

@@ -119,8 +119,8 @@ func newStore(o *Options, m *metrics) (*store, error) {
 }
 
 func (s *store) key(id archive.Identity) string {
-	b := make([]byte, 0, len(s.prefix)+33)
-	b = append(b, s.prefix...)
+	var room [64]byte // on the stack, where the prefix is short
+	b := append(room[:0], s.prefix...)
 	b = append(b, ':')
 	return string(hex.AppendEncode(b, id[:]))
 }

@@ -279,8 +279,8 @@ func (p *Pump) append(ss []settled, stop <-chan struct{}) bool {
 
 // rest tells dedupe and the producer what is synced now.
 func (p *Pump) rest(ss []settled, confirmed uint64) uint64 {
-	var claims []Claim
-	var acks []Ack
+	claims := make([]Claim, 0, len(ss))
+	acks := make([]Ack, 0, len(ss))
 	for i := range ss {
 		s := &ss[i]
 		confirmed = max(confirmed, s.o.Seq)

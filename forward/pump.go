@@ -176,7 +176,9 @@ func (p *Pump) follow(ctx context.Context, from cursor) (stop func()) {
 	led := newLedger(from.scanFrom())
 	led.held = nil
 	p.led.Store(led)
-	return p.tail(ctx, led, p.o.Archive.Reader(from.scanFrom()))
+	rd := p.o.Archive.Reader(from.scanFrom())
+	skim(rd, true, true)
+	return p.tail(ctx, led, rd)
 }
 
 func (p *Pump) tail(ctx context.Context, led *ledger, rd Reader) (stop func()) {
@@ -237,6 +239,7 @@ func (p *Pump) serve(ctx context.Context, cluster string) error {
 	p.sendCtx = sendCtx
 	led := newLedger(cur.scanFrom())
 	scan := p.o.Archive.Reader(cur.scanFrom())
+	skim(scan, true, true)
 	scanEnd := p.o.Archive.Synced()
 	if err := led.scan(ctx, scan, scanEnd); err != nil {
 		scan.Close()

@@ -32,6 +32,7 @@ const (
 func (p *Pump) reader(ctx context.Context, out chan<- readBatch, from, scanEnd uint64) {
 	rd := p.o.Archive.Reader(from)
 	defer rd.Close()
+	skim(rd, false, true)
 	for ctx.Err() == nil {
 		b, err := p.readBatch(ctx, rd, scanEnd)
 		if err != nil {
@@ -75,6 +76,15 @@ func (p *Pump) readBatch(ctx context.Context, rd Reader, scanEnd uint64) (b read
 		n++
 	}
 	return b, nil
+}
+
+// skim spares a reader the reading of what nobody will look at, where it can.
+func skim(rd Reader, deliveries, outcomes bool) {
+	if s, ok := rd.(interface {
+		Skim(deliveries, outcomes bool)
+	}); ok {
+		s.Skim(deliveries, outcomes)
+	}
 }
 
 // readRecord adds a record's events to the batch and returns their size.

@@ -39,6 +39,7 @@ func benchmarkEvents(b *testing.B, name, typ string) {
 	}
 }
 
+func BenchmarkEventsAdyen(b *testing.B)         { benchmarkEvents(b, "adyen", "") }
 func BenchmarkEventsLiqPay(b *testing.B)        { benchmarkEvents(b, "liqpay", "") }
 func BenchmarkEventsWayForPay(b *testing.B)     { benchmarkEvents(b, "wayforpay", "") }
 func BenchmarkEventsPaddleClassic(b *testing.B) { benchmarkEvents(b, "paddle_classic", "") }

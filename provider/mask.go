@@ -178,6 +178,9 @@ func (c *reading) cover(b []byte) []byte {
 	var out []byte
 	done := 0
 	put := func(from, to int, path, with []byte) {
+		if out == nil {
+			out = make([]byte, 0, len(b)+64)
+		}
 		out = append(append(out, b[done:from]...), with...)
 		done = to
 		if len(c.masked) < maxListed {
