@@ -197,7 +197,8 @@ func (r *pathRig) drained() {
 
 // BenchmarkPath is the CPU of this process per delivery on the way from the log to the
 // synced outcome: of a backlog, of a stream of 4,000 a second, of the same stream
-// without a pump (to subtract), and of one delivery at a time.
+// without a pump (to subtract), of as much as 128 writers bring, and of one delivery
+// at a time.
 func BenchmarkPath(b *testing.B) {
 	b.Run("backlog", func(b *testing.B) {
 		r := newPathRig(b)
@@ -221,6 +222,7 @@ func BenchmarkPath(b *testing.B) {
 		})
 	}
 	b.Run("stream", func(b *testing.B) { stream(b, b.N, 4000) })
+	b.Run("pressed", func(b *testing.B) { stream(b, b.N, 0) })
 	b.Run("slow", func(b *testing.B) { stream(b, b.N, 50) })
 	b.Run("ack", func(b *testing.B) {
 		r := newPathRig(b)

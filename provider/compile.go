@@ -20,7 +20,8 @@ type program struct {
 	byType     map[string][]int // rows that fit a type without wildcard, in order
 	anyType    []int            // rows for every other type
 	reasons    map[string]string
-	watch      *trie // where a member that stands twice matters
+	watch      *trie    // where a member that stands twice matters
+	slots      []string // the plain places, by slot
 	secrets    *trie
 	hidden     bool // there are secret fields
 	content    contentRule
@@ -139,6 +140,7 @@ func (d *Definition) compile() error {
 			}
 		}
 	}
+	d.placeSlots()
 	return d.compileSamples()
 }
 

@@ -46,7 +46,7 @@ type item struct {
 // findDoubled looks for members that stand twice at a place that is read: one parser
 // takes the first, another the last.
 func (c *reading) findDoubled() {
-	if c.doc == nil || c.reader.Kind == "form" && c.reader.Form == "" || c.reader.Kind == "query" {
+	if c.captured || c.doc == nil || c.reader.Kind == "form" && c.reader.Form == "" || c.reader.Kind == "query" {
 		return
 	}
 	s := scanner{b: c.doc, path: c.scratch[:0]}

@@ -165,20 +165,46 @@ func (c *reading) signedName(r *Ref) string {
 }
 
 func (c *reading) signedValue(f *SignedField, r *Ref) []byte {
-	v := c.node(r)
-	switch {
-	case v == nil:
+	b, state := c.signedText(r)
+	switch state {
+	case absent:
 		return literal(f.Absent)
-	case v.Type() == fastjson.TypeNull:
+	case null:
 		return literal(f.Null)
 	}
-	b := text(v)
 	if len(f.Forms) > 0 {
 		if n, ok := parseDecimal(b); ok {
 			return n.append(nil)
 		}
 	}
 	return b
+}
+
+// The states of a signed field.
+const (
+	absent = iota
+	null
+	present
+)
+
+func (c *reading) signedText(r *Ref) (b []byte, state int) {
+	if raw, ok := c.token(r); ok {
+		switch {
+		case len(raw) == 0:
+			return nil, absent
+		case raw[0] == 'n':
+			return nil, null
+		}
+		return tokenText(raw), present
+	}
+	v := c.node(r)
+	switch {
+	case v == nil:
+		return nil, absent
+	case v.Type() == fastjson.TypeNull:
+		return nil, null
+	}
+	return text(v), present
 }
 
 func literal(s string) []byte {
@@ -211,8 +237,10 @@ func (c *reading) contentHash(it *item) [16]byte {
 	if c.d.Each != "" {
 		return c.signedHash()
 	}
-	if a := c.d.All; a != nil && a.Pair == "value" && c.root != nil {
-		return c.allHash(a)
+	if a := c.d.All; a != nil && a.Pair == "value" {
+		if c.grow(); c.root != nil {
+			return c.allHash(a)
+		}
 	}
 	if it.raw != nil {
 		return sum16(it.raw)

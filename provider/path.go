@@ -29,6 +29,7 @@ type Ref struct {
 	name  string // of a header, query or form field
 	steps []step
 	parts []part // of a text with places
+	slot  int    // see capture.go; 0 = none
 }
 
 type rootKind uint8

@@ -44,6 +44,8 @@ type reading struct {
 	sealed   bool   // a part of the document could not be opened
 	unread   bool   // the body is none of what the definition reads
 	spans    []span // secret fields of the document
+	captured bool   // the document is read by its slots, without a tree
+	slots    []slot
 }
 
 // span is a part of the document that must not leave.
@@ -61,6 +63,7 @@ func (c *reading) reset(d *Definition, r *Request) {
 	c.form, c.query, c.gotQuery = nil, nil, false
 	c.doubled, c.masked, c.problems, c.typeOpen = nil, nil, nil, false
 	c.arena, c.scanned, c.loose, c.sealed, c.unread, c.spans = c.arena[:0], false, false, false, false, c.spans[:0]
+	c.captured = false
 }
 
 // release drops every reference to foreign memory before the reading goes back.
@@ -113,6 +116,9 @@ func (c *reading) openAs(rd Reader) error {
 	case "json":
 		if rd.Form != "" {
 			return c.openInside(rd.Form)
+		}
+		if c.capture(body) {
+			return nil
 		}
 		return c.openJSON(body, body)
 	case "form":
@@ -196,6 +202,9 @@ func (c *reading) openForm(rd Reader) error {
 			return fmt.Errorf("form field %q: %w", rd.Form, err)
 		}
 		value = inner
+	}
+	if c.capture(value) {
+		return nil
 	}
 	return c.openJSON(value, value)
 }
@@ -346,12 +355,16 @@ func (c *reading) at(r *Ref) []byte {
 		}
 		return b
 	}
+	if raw, ok := c.token(r); ok {
+		return tokenText(raw)
+	}
 	return c.text(c.node(r))
 }
 
 // memberName is the name of the document's first member that fits the word, or with a
 // "!" in front the first that does not (Telegram: everything but update_id).
 func (c *reading) memberName(word string) (name []byte) {
+	c.grow()
 	if c.root == nil || c.root.Type() != fastjson.TypeObject {
 		return nil
 	}
@@ -391,6 +404,7 @@ func (c *reading) text(v *fastjson.Value) []byte {
 
 // node gives the JSON value at a place in the document.
 func (c *reading) node(r *Ref) *fastjson.Value {
+	c.grow()
 	switch r.root {
 	case rootItem:
 		return walk(c.item, r.steps)

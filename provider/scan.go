@@ -20,12 +20,17 @@ type trie struct {
 	any    *trie // "*": every element or member
 	secret bool
 	leaf   bool
+	slot   int // see capture.go; 0 = none
 }
 
 type trieKid struct {
-	key string
-	t   *trie
+	key   string
+	t     *trie
+	quiet bool // of interest to capture alone
 }
+
+// maxKids is how many members of one object are watched for standing twice.
+const maxKids = 64
 
 func (t *trie) add(steps []step, secret bool) {
 	for _, s := range steps {
@@ -50,7 +55,7 @@ func (t *trie) kid(key string) *trie {
 		}
 	}
 	n := &trie{}
-	t.kids = append(t.kids, trieKid{key, n})
+	t.kids = append(t.kids, trieKid{key: key, t: n})
 	return n
 }
 
@@ -92,6 +97,8 @@ type scanner struct {
 	depth   int
 	path    []byte
 	doubled []string                        // paths of members that stand twice
+	slots   []slot                          // where the places stand; nil = not wanted
+	twice   bool                            // a quiet member stands twice
 	secret  func(from, to int, path []byte) // called for what trie marks secret
 	scalar  func(from, to int, path []byte) // called for every string and number; nil = not
 }
@@ -272,14 +279,23 @@ func (s *scanner) object(t *trie) error {
 		if t != nil {
 			kid, n = t.find(key)
 		}
-		if n >= 0 && n < 64 {
-			if seen&(1<<n) != 0 && len(s.doubled) < maxDoubled {
+		if n >= 0 && n < maxKids {
+			switch {
+			case seen&(1<<n) == 0:
+			case t.kids[n].quiet:
+				s.twice = true
+			case len(s.doubled) < maxDoubled:
 				s.doubled = append(s.doubled, string(s.path))
 			}
 			seen |= 1 << n
 		}
+		s.space()
+		from := s.i
 		if err := s.value(kid); err != nil {
 			return err
+		}
+		if s.slots != nil && kid != nil && kid.slot > 0 {
+			s.slots[kid.slot-1] = slot{from, s.i}
 		}
 		s.path = s.path[:keep]
 		if done, err := s.more('}'); err != nil || done {

@@ -30,7 +30,11 @@ func (c *reading) holds(cond *condition, typ, status string) bool {
 		b = c.at(&cond.ref)
 		word, there = string(b), len(b) > 0
 		if !there && cond.ref.root <= rootParent {
-			there = full(c.node(&cond.ref))
+			if raw, ok := c.token(&cond.ref); ok {
+				there = fullToken(raw)
+			} else {
+				there = full(c.node(&cond.ref))
+			}
 		}
 	}
 	if there && cond.unsigned {
