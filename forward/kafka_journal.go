@@ -3,7 +3,6 @@ package forward
 import (
 	"context"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"penstock/archive"
@@ -15,17 +14,16 @@ const (
 	lazyDelay = 250 * time.Millisecond
 	// lazyMax is how many of them may lie.
 	lazyMax = 1024
-	// gatherFor is how long a sync waits for partitions that are about to bring an
-	// intent: those that got their messages together encode them at the same time.
-	gatherFor = time.Millisecond
+	// gatherFor is how long a sync waits for the intents of other partitions: those that
+	// got their messages together bring them within this time.
+	gatherFor = 500 * time.Microsecond
 )
 
 // journal groups the producer's changes of State: while one sync runs, whoever comes is
 // in the next. Partitions that send at the same time share one sync for their intents.
 type journal struct {
-	state  State
-	wake   chan struct{}
-	coming atomic.Int32 // partitions that will bring an intent in a moment
+	state State
+	wake  chan struct{}
 
 	mu      sync.Mutex // guards what follows
 	pending []archive.Change
@@ -95,31 +93,13 @@ func (j *journal) run(ctx context.Context) {
 				timer.Reset(lazyDelay)
 				continue
 			}
-			j.gather(ctx)
+			sleep(ctx, gatherFor)
 		case <-timer.C:
 		case <-ctx.Done():
 			j.flush()
 			return
 		}
 		j.flush()
-	}
-}
-
-// gather waits a moment for those who are about to bring an intent.
-func (j *journal) gather(ctx context.Context) {
-	if j.coming.Load() <= 0 {
-		return
-	}
-	timer := time.NewTimer(gatherFor)
-	defer timer.Stop()
-	for j.coming.Load() > 0 {
-		select {
-		case <-j.wake:
-		case <-timer.C:
-			return
-		case <-ctx.Done():
-			return
-		}
 	}
 }
 

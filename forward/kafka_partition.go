@@ -48,7 +48,6 @@ type partition struct {
 	limit   int     // batch bytes that the topic takes, learned from its refusals
 	left    []*intent
 	settled func() // tells Recover that the partition has settled what was left
-	coming  bool   // the journal was told of an intent to come
 }
 
 type queued struct {

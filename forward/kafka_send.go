@@ -49,22 +49,11 @@ func (pt *partition) run() {
 		if batch == nil {
 			return
 		}
-		pt.announce(1)
 		ok := pt.publish(ctx, batch)
-		pt.announce(-1)
 		pt.landed()
 		if !ok {
 			return
 		}
-	}
-}
-
-// announce tells the journal that an intent will come (1), or that it is there or will
-// not come after all (-1).
-func (pt *partition) announce(n int32) {
-	if pt.coming != (n > 0) {
-		pt.coming = n > 0
-		pt.p.journal.coming.Add(n)
 	}
 }
 
@@ -237,7 +226,6 @@ func (pt *partition) unprepared(ctx context.Context, err error) result {
 // goes. No intent synced, nothing sent. False: the producer's life ended.
 func (pt *partition) keep(ctx context.Context, it, instead *intent) bool {
 	it.n = pt.p.journal.number()
-	pt.announce(-1)
 	changes := []archive.Change{{Key: intentKey(it.n), Value: it.encode()}}
 	if instead != nil {
 		changes = append(changes, archive.Change{Key: intentKey(instead.n)})

@@ -68,3 +68,29 @@ func TestUnpublishedIsExact(t *testing.T) {
 		}
 	}
 }
+
+// TestPartitionsShareASync: messages that come together for several partitions go in one
+// batch each, and the intents of these in one sync or two.
+func TestPartitionsShareASync(t *testing.T) {
+	b := fakeBroker(t)
+	topic := topicName(t)
+	b.create(t, topic, 4)
+	s := newMemState()
+	p := b.start(t, s, nil, nil)
+	p.send(events(topic, 0, 40)...) // opens the topic and learns the ends
+	p.waitAcked(40)
+	best := 1000
+	for round := range 5 { // on a busy machine a round may be torn apart
+		s.mu.Lock()
+		before := s.commits
+		s.mu.Unlock()
+		p.send(events(topic, 40*(round+1), 40*(round+2))...)
+		p.waitAcked(40)
+		s.mu.Lock()
+		best = min(best, s.commits-before)
+		s.mu.Unlock()
+	}
+	if best > 2 {
+		t.Errorf("40 messages to 4 partitions took %d commits of the state at least, want 1 or 2", best)
+	}
+}
