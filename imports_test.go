@@ -21,6 +21,7 @@ var arrows = map[string][]string{
 	"dedupe":   {"archive"},
 	"forward":  {"archive", "provider"},
 	"admin":    {"archive"},
+	"fetch":    {},
 }
 
 // outside names the heavy libraries and the one package that may touch each.

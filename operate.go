@@ -129,7 +129,7 @@ func (o operator) Reverify(_ context.Context, id string, force bool, by string) 
 	if s == nil {
 		return admin.Verification{}, fmt.Errorf("%w: source %s is not configured any more", admin.ErrConflict, d.Source)
 	}
-	v, err := verifier(s)
+	v, err := verifier(s, o.keys)
 	if err != nil {
 		return admin.Verification{}, fmt.Errorf("%w: %w", admin.ErrUnavailable, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -20,8 +21,10 @@ import (
 	"penstock/cli"
 	"penstock/config"
 	"penstock/dedupe"
+	"penstock/fetch"
 	"penstock/forward"
 	"penstock/ingest"
+	"penstock/verify"
 )
 
 // reloadWithin is how long an operator's reload waits for its turn: a look at files that
@@ -35,6 +38,7 @@ type program struct {
 	asked   chan chan<- error      // reloads that an operator waits for; watch answers
 	log     *zap.Logger
 	archive *archive.Archive
+	keys    *fetch.Fetcher
 	epochs  *epochs
 	dedupe  *dedupe.Deduper
 	pump    *forward.Pump
@@ -65,7 +69,13 @@ func build(conf *config.Config, log *zap.Logger, cat config.Catalogue) (*program
 		return nil, err
 	}
 	p.epochs.open(p.archive, conf)
+	if p.keys, err = fetch.New(fetch.Options{
+		Dir: filepath.Join(conf.Archive.Dir, "keys"), Check: verify.PublishedDocument, Logger: log.Named("keys"), Registerer: reg,
+	}); err != nil {
+		return nil, errors.Join(err, p.archive.Close())
+	}
 	if err := p.buildRest(conf, reg); err != nil {
+		p.keys.Close()
 		return nil, errors.Join(err, p.archive.Close())
 	}
 	return p, nil
@@ -142,7 +152,7 @@ func (p *program) buildIngest(conf *config.Config, reg *prometheus.Registry) err
 	if p.ingest, err = ingest.New(o, p.archive); err != nil {
 		return err
 	}
-	list, warnings, err := endpoints(conf, p.archive.RegisterEpoch)
+	list, warnings, err := endpoints(conf, p.keys, p.archive.RegisterEpoch)
 	if err != nil {
 		return err
 	}
@@ -177,6 +187,7 @@ func tokens(conf *config.Config) (out []admin.Token) {
 
 // close lets go of the archive, last: until here everything may still write to it.
 func (p *program) close() error {
+	p.keys.Close()
 	err := p.archive.Close()
 	_ = p.log.Sync() // a terminal cannot be synced and says so
 	return err
@@ -211,7 +222,7 @@ func (p *program) askReload(ctx context.Context) error {
 
 // reload puts sources and tokens of a new configuration in force, all or nothing.
 func (p *program) reload(next *config.Config, restart []string) error {
-	list, warnings, err := endpoints(next, p.archive.RegisterEpoch)
+	list, warnings, err := endpoints(next, p.keys, p.archive.RegisterEpoch)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/goccy/go-yaml/ast"
 
 	"penstock/config"
+	"penstock/fetch"
 	"penstock/ingest"
 	"penstock/provider"
 	"penstock/verify"
@@ -80,12 +81,12 @@ func topicOf(s *config.Source, f *config.Forward, providerName string) string {
 
 // endpoints makes what the edge serves out of the configured sources. Every mistake is
 // reported with the place of its source.
-func endpoints(c *config.Config, register func(source string, doc []byte) uint64) (out []ingest.Source, warnings []string, err error) {
+func endpoints(c *config.Config, keys *fetch.Fetcher, register func(source string, doc []byte) uint64) (out []ingest.Source, warnings []string, err error) {
 	var errs []error
 	for i := range c.Sources {
 		s := &c.Sources[i]
 		place := fmt.Sprintf("%s:%d:%d: source %s", c.Path, s.Line, s.Col, s.Name)
-		e, weak, err := endpoint(s)
+		e, weak, err := endpoint(s, keys)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", place, err))
 			continue
@@ -104,9 +105,9 @@ func endpoints(c *config.Config, register func(source string, doc []byte) uint64
 	return out, warnings, errors.Join(errs...)
 }
 
-func endpoint(s *config.Source) (e ingest.Source, warnings []string, err error) {
+func endpoint(s *config.Source, keys *fetch.Fetcher) (e ingest.Source, warnings []string, err error) {
 	d := s.Definition.(*provider.Definition)
-	v, err := verifier(s)
+	v, err := verifier(s, keys)
 	if err != nil {
 		return e, nil, err
 	}
@@ -129,14 +130,33 @@ func endpoint(s *config.Source) (e ingest.Source, warnings []string, err error) 
 	return e, v.Warnings(), nil
 }
 
-func verifier(s *config.Source) (*verify.Verifier, error) {
+// verifier makes what checks a source's deliveries. What its provider publishes is fetched
+// from the hosts that its definition names, and from the first moment where it can be.
+func verifier(s *config.Source, keys *fetch.Fetcher) (*verify.Verifier, error) {
 	creds := provider.Credentials{}
 	for name, values := range s.Credentials {
 		for _, v := range values {
 			creds[name] = append(creds[name], v.Reveal())
 		}
 	}
-	return verify.New(s.Definition.(*provider.Definition), creds, verify.Options{Tolerance: s.Tolerance, Settings: s.Settings})
+	def := s.Definition.(*provider.Definition)
+	o := verify.Options{Tolerance: s.Tolerance, Settings: s.Settings}
+	hosts, ahead := verify.PublishedHosts(def, creds, s.Settings)
+	if len(hosts) == 0 {
+		return verify.New(def, creds, o)
+	}
+	view := keys.For(hosts...)
+	o.Keys = view
+	v, err := verify.New(def, creds, o)
+	if err != nil {
+		return nil, err
+	}
+	for _, url := range ahead {
+		if err := view.Prefetch(url); err != nil {
+			return nil, err
+		}
+	}
+	return v, nil
 }
 
 func allowed(list []string, d *provider.Definition) (out []netip.Prefix, err error) {

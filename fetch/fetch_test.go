@@ -346,7 +346,9 @@ func TestPost(t *testing.T) {
 	if n := p.hits.Load(); n != 2 {
 		t.Errorf("asked %d times, want 2", n)
 	}
-	p.says(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://example.com/other", http.StatusTemporaryRedirect) })
+	p.says(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "https://example.com/other", http.StatusTemporaryRedirect)
+	})
 	if _, err := v.Post(doc, []byte(`{"secret":"c3"}`)); err == nil {
 		t.Error("a POST followed a redirect")
 	}

@@ -30,6 +30,9 @@ func (d *Definition) proves(r *Ref) bool {
 		}
 		return r.root != rootQuery
 	}
+	if s.Scheme == "jwt" {
+		return d.provesByClaims(r)
+	}
 	switch r.root {
 	case rootHeader:
 		return d.provesHeader(r.name)
@@ -56,6 +59,19 @@ func (d *Definition) proves(r *Ref) bool {
 	}
 	path := strings.TrimPrefix(r.text, ".")
 	return strings.Contains(s.Signed, "{json:"+path+"}") || strings.Contains(s.Signed, "{form:"+path+"}")
+}
+
+// provesByClaims: a token proves its claims, and of the delivery what it holds a hash of.
+func (d *Definition) provesByClaims(r *Ref) bool {
+	switch r.root {
+	case rootClaim:
+		return true
+	case rootHeader:
+		return false
+	case rootQuery:
+		return d.JWT.binds("url") || d.JWT.binds("query")
+	}
+	return d.JWT.binds("body")
 }
 
 func (d *Definition) provesHeader(name string) bool {

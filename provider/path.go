@@ -21,6 +21,7 @@ import (
 //	$.object            from the document's root
 //	^.id                from the element that holds the innermost array of the items
 //	header:X-Topic  query:id  form:data   outside of the document
+//	claim:jti           of the signed token that came with it (scheme jwt)
 //	name:*_events       the name of the document's first member that fits; name:!id that does not
 //	order.{order.status}                  a text with places in braces
 type Ref struct {
@@ -42,6 +43,7 @@ const (
 	rootQuery
 	rootForm
 	rootName
+	rootClaim
 	rootTemplate
 )
 
@@ -95,7 +97,7 @@ func parseRef(s string) (Ref, error) {
 		r.root, r.parts = rootTemplate, parts
 		return r, err
 	}
-	for prefix, root := range map[string]rootKind{"header:": rootHeader, "query:": rootQuery, "form:": rootForm, "name:": rootName} {
+	for prefix, root := range map[string]rootKind{"header:": rootHeader, "query:": rootQuery, "form:": rootForm, "name:": rootName, "claim:": rootClaim} {
 		if name, ok := strings.CutPrefix(s, prefix); ok {
 			if name == "" || strings.ContainsAny(name, " \t\r\n") {
 				return r, fmt.Errorf("bad path %q: a name is wanted after %q", s, prefix)

@@ -32,8 +32,11 @@ type reading struct {
 	form     []pair // of the body, where it is one
 	query    []pair
 	gotQuery bool
-	doubled  []string // names that stand twice where it matters
-	masked   []string
+	claims   *fastjson.Value // of the token, where the scheme has one
+
+	gotClaims bool
+	doubled   []string // names that stand twice where it matters
+	masked    []string
 
 	problems []string
 	typeOpen bool // the canonical type hangs on a place that is not signed
@@ -61,6 +64,7 @@ func (c *reading) reset(d *Definition, r *Request) {
 	c.root, c.item, c.up = nil, nil, nil
 	c.reader, c.doc, c.payload, c.isJSON = Reader{}, nil, nil, false
 	c.form, c.query, c.gotQuery = nil, nil, false
+	c.claims, c.gotClaims = nil, false
 	c.doubled, c.masked, c.problems, c.typeOpen = nil, nil, nil, false
 	c.arena, c.scanned, c.loose, c.sealed, c.unread, c.spans = c.arena[:0], false, false, false, false, c.spans[:0]
 	c.captured = false
@@ -340,6 +344,8 @@ func (c *reading) at(r *Ref) []byte {
 		return v
 	case rootName:
 		return c.memberName(r.name)
+	case rootClaim:
+		return c.claim(r.name)
 	case rootTemplate:
 		var b []byte
 		for _, p := range r.parts {
@@ -359,6 +365,20 @@ func (c *reading) at(r *Ref) []byte {
 		return tokenText(raw)
 	}
 	return c.text(c.node(r))
+}
+
+// claim is one claim of the token that came with the delivery.
+func (c *reading) claim(name string) []byte {
+	if !c.gotClaims {
+		c.gotClaims = true
+		if b := c.d.JWT.payload(c.r); b != nil {
+			c.claims, _ = fastjson.ParseBytes(b) // of a verified token; nil where it is none
+		}
+	}
+	if c.claims == nil {
+		return nil
+	}
+	return c.text(c.claims.Get(name))
 }
 
 // memberName is the name of the document's first member that fits the word, or with a

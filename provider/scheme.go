@@ -71,7 +71,10 @@ type Scheme struct {
 	// RefusedCredentials are values that are public knowledge (a documented test secret).
 	RefusedCredentials []string `yaml:"refused_credentials,omitempty"`
 
-	Token       *Token       `yaml:"token,omitempty"`
+	Token *Token `yaml:"token,omitempty"`
+	JWT   *JWT   `yaml:"jwt,omitempty"`
+	// Published is what is fetched from the provider to verify with.
+	Published   *Published   `yaml:"published,omitempty"`
 	Credentials []Credential `yaml:"credentials,omitempty"`
 	// Settings are what a source may set differently: name and allowed values (none
 	// listed = any value that the engine can read).
@@ -203,7 +206,7 @@ type Credential struct {
 	Optional bool   `yaml:"optional,omitempty"`
 	AnyOf    string `yaml:"any_of,omitempty"` // at least one of the group
 	About    string `yaml:"about,omitempty"`
-	// Field is the merchant's field, or header:Name; with Inside it stands in the base64 JSON document
+	// Field is the merchant's field, header:Name or claim:name (of a JWT); with Inside it stands in the base64 JSON document
 	// of that form field. Absent: refuse (default) or allow.
 	Field  string `yaml:"field,omitempty"`
 	Inside string `yaml:"inside,omitempty"`

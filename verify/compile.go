@@ -43,7 +43,7 @@ func New(def *provider.Definition, creds provider.Credentials, opts Options) (*V
 	if opts.Tolerance != nil {
 		s.Tolerance = *opts.Tolerance
 	}
-	v, err := newVerifier(def.Name, s, creds, opts.Keys)
+	v, err := newVerifier(def.Name, s, creds, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +75,7 @@ func legacyVerifier(name string, s provider.Scheme, creds provider.Credentials) 
 	s.Signature.Header = strings.TrimSuffix(s.Signature.Header, "-256")
 	s.Signature.Prefix = "sha1="
 	s.Signature.Alternatives = nil
-	return newVerifier(name, s, creds, nil)
+	return newVerifier(name, s, creds, Options{})
 }
 
 // applySettings gives the scheme as this source wants it.
@@ -160,9 +160,9 @@ func fieldsNamed(old []provider.SignedField, names []string) []provider.SignedFi
 	return out
 }
 
-func newVerifier(name string, s provider.Scheme, creds provider.Credentials, published KeySource) (*Verifier, error) {
+func newVerifier(name string, s provider.Scheme, creds provider.Credentials, opts Options) (*Verifier, error) {
 	v := &Verifier{
-		name: name, s: s, source: published, kind: primitiveOf(s.Scheme), tolerance: s.Tolerance,
+		name: name, s: s, source: opts.Keys, settings: opts.Settings, kind: primitiveOf(s.Scheme), tolerance: s.Tolerance,
 		separator: []byte(s.Separator), variants: 1, sig: newSigReader(s.Signature), keyInside: s.KeyInside(),
 		b64: base64.StdEncoding.Strict(), b64url: base64.RawURLEncoding.Strict(),
 	}
@@ -339,7 +339,7 @@ func (v *Verifier) addCredential(c provider.Credential, value string) error {
 		if v.kind == primStandard {
 			kind = "whpk"
 		}
-		if kind == "jwks" {
+		if kind == "jwks" || v.kind == primOwn && strings.HasPrefix(strings.TrimSpace(value), "{") {
 			set, err := newJWKS(c.Name, value, v.kind, scheme)
 			v.keys = append(v.keys, set...)
 			return err

@@ -102,17 +102,42 @@ func devValue(def *provider.Definition, c provider.Credential, rnd io.Reader) (s
 
 type keyPair struct{ public, private string }
 
+// pairKind is the primitive whose keys a scheme has; of scheme jwt by its algorithm.
+func pairKind(s *provider.Scheme) string {
+	if s.JWT == nil {
+		return s.Scheme
+	}
+	for _, alg := range s.JWT.Algorithms {
+		switch alg[:2] {
+		case "RS", "PS":
+			return "rsa"
+		case "ES":
+			return "ecdsa" + alg[2:]
+		case "Ed":
+			return "ed25519"
+		}
+	}
+	return s.Scheme
+}
+
 func newKeyPair(s *provider.Scheme, rnd io.Reader) (*keyPair, error) {
 	var public, private any
-	switch s.Scheme {
+	switch kind := pairKind(s); kind {
 	case "rsa":
 		k, err := rsa.GenerateKey(rand.Reader, 2048)
 		if err != nil {
 			return nil, err
 		}
 		public, private = &k.PublicKey, k
-	case "ecdsa":
-		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case "ecdsa", "ecdsa256", "ecdsa384", "ecdsa512":
+		curve := elliptic.P256()
+		switch kind {
+		case "ecdsa384":
+			curve = elliptic.P384()
+		case "ecdsa512":
+			curve = elliptic.P521()
+		}
+		k, err := ecdsa.GenerateKey(curve, rand.Reader)
 		if err != nil {
 			return nil, err
 		}
@@ -149,11 +174,7 @@ func newKeyPair(s *provider.Scheme, rnd io.Reader) (*keyPair, error) {
 	case s.Key == "hex":
 		p.public = hex.EncodeToString(der)
 	case s.Key == "jwks":
-		pub, ok := public.(*rsa.PublicKey)
-		if !ok {
-			return nil, fmt.Errorf("no key set of a %T", public)
-		}
-		if p.public, err = devJWKS(pub); err != nil {
+		if p.public, err = devJWKS(public); err != nil {
 			return nil, err
 		}
 	case s.Key == "base64_pem":

@@ -231,9 +231,16 @@ func (v *Verifier) hints(r *provider.Request, e *Explanation) {
 		e.Hints = append(e.Hints, fmt.Sprintf("the signature is right; the timestamp is %s from this clock, %s are allowed: check the clocks, or this is a replay", e.Age.Round(time.Second), e.Tolerance))
 	case SignatureMissing:
 		e.Hints = append(e.Hints, "no signature at "+e.Where+": is a secret configured at the provider, and does a proxy drop headers?")
+	case KeyUnavailable:
+		if len(e.Hints) == 0 {
+			e.Hints = append(e.Hints, "the key to verify it with could not be had; nothing says that the delivery is wrong")
+		}
 	case MerchantMismatch:
 		e.Hints = append(e.Hints, "the signature is right, but the delivery names another merchant than the source is configured for")
 	case SignatureMismatch:
+		if len(e.Hints) > 0 {
+			return // the scheme itself knows better
+		}
 		for _, c := range bodyChanges {
 			if body := c.change(r.Body); body != nil && !bytes.Equal(body, r.Body) {
 				changed := *r

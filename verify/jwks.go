@@ -21,6 +21,7 @@ type jwk struct {
 	Kty string `json:"kty"`
 	Kid string `json:"kid,omitempty"`
 	Use string `json:"use,omitempty"`
+	Alg string `json:"alg,omitempty"`
 	N   string `json:"n,omitempty"`
 	E   string `json:"e,omitempty"`
 	Crv string `json:"crv,omitempty"`
@@ -28,6 +29,9 @@ type jwk struct {
 	Y   string `json:"y,omitempty"`
 	D   string `json:"d,omitempty"`
 }
+
+// jwkCurves are the curves by their names in a key set.
+var jwkCurves = map[string]elliptic.Curve{"P-256": elliptic.P256(), "P-384": elliptic.P384(), "P-521": elliptic.P521()}
 
 // newJWKS reads a key set, or one key, as a credential: those of its keys that the scheme
 // verifies with. Encryption keys and other kinds are passed over; none left is an error.
@@ -67,7 +71,7 @@ func newJWKS(name, value string, prim primitive, scheme string) ([]key, error) {
 		}
 		ids[j.Kid] = true
 		k.name, k.id, k.public, k.fp = name, j.Kid, true, fingerprint(j.Kty+j.N+j.E+j.Crv+j.X+j.Y)
-		k.by = scheme + ":" + k.fp
+		k.by, k.jwa = scheme+":"+k.fp, j.Alg
 		out = append(out, k)
 	}
 	if len(out) == 0 {
@@ -92,12 +96,13 @@ func (j *jwk) key(prim primitive) (k key, ok bool, err error) {
 			return k, false, bad
 		}
 		k.rsa = &rsa.PublicKey{N: n, E: int(e.Int64())}
-	case j.Kty == "EC" && j.Crv == "P-256" && (prim == primECDSA || prim == primOwn):
+	case j.Kty == "EC" && (j.Crv == "P-256" && prim == primECDSA || jwkCurves[j.Crv] != nil && prim == primOwn):
+		curve := jwkCurves[j.Crv]
 		x, y := j.bytes(j.X), j.bytes(j.Y)
-		if len(x) != 32 || len(y) != 32 {
+		if n := (curve.Params().BitSize + 7) / 8; len(x) != n || len(y) != n {
 			return k, false, bad
 		}
-		pub, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), append(append([]byte{4}, x...), y...))
+		pub, err := ecdsa.ParseUncompressedPublicKey(curve, append(append([]byte{4}, x...), y...))
 		if err != nil {
 			return k, false, bad
 		}
@@ -130,11 +135,25 @@ func (j *jwk) number(s string) *big.Int {
 	return new(big.Int).SetBytes(b)
 }
 
-// devJWKS is the key set of a made-up RSA key.
-func devJWKS(pub *rsa.PublicKey) (string, error) {
+// devJWKS is the key set of a made-up key.
+func devJWKS(public any) (string, error) {
 	enc := base64.RawURLEncoding
-	text, err := json.Marshal(map[string][]jwk{"keys": {{
-		Kty: "RSA", Use: "sig", Kid: "dev", N: enc.EncodeToString(pub.N.Bytes()), E: enc.EncodeToString(big.NewInt(int64(pub.E)).Bytes()),
-	}}})
+	j := jwk{Use: "sig", Kid: "dev"}
+	switch pub := public.(type) {
+	case *rsa.PublicKey:
+		j.Kty, j.N, j.E = "RSA", enc.EncodeToString(pub.N.Bytes()), enc.EncodeToString(big.NewInt(int64(pub.E)).Bytes())
+	case *ecdsa.PublicKey:
+		raw, err := pub.Bytes()
+		if err != nil {
+			return "", fmt.Errorf("write the key set: %w", err)
+		}
+		n := len(raw) / 2
+		j.Kty, j.Crv, j.X, j.Y = "EC", pub.Params().Name, enc.EncodeToString(raw[1:1+n]), enc.EncodeToString(raw[1+n:])
+	case ed25519.PublicKey:
+		j.Kty, j.Crv, j.X = "OKP", "Ed25519", enc.EncodeToString(pub)
+	default:
+		return "", fmt.Errorf("no key set of a %T", public)
+	}
+	text, err := json.Marshal(map[string][]jwk{"keys": {j}})
 	return string(text), err
 }

@@ -99,6 +99,7 @@ type key struct {
 	fp     string // fingerprint
 	by     string // Result.VerifiedBy
 	id     string // under which a request names it
+	jwa    string // the one algorithm that its key set says it is for
 	secret []byte
 	public bool // an asymmetric key
 	macs   [numAlgorithms]*sync.Pool

@@ -45,6 +45,9 @@ func (v *Verifier) merchantName(m *merchant, r *provider.Request, sc *scratch) (
 		}
 		return nil, foundDuplicate
 	}
+	if name, ok := strings.CutPrefix(m.c.Field, "claim:"); ok {
+		return sc.claim(name)
+	}
 	if !v.load(r, sc) {
 		return nil, foundAbsent
 	}

@@ -63,6 +63,7 @@ type ownSettings interface {
 // name of provider.OwnSchemes stands here (TestOwnSchemes).
 var ownSchemes = map[string]func(v *Verifier) (ownScheme, error){
 	"braintree":   newBraintree,
+	"jwt":         newJWT,
 	"mercadopago": newMercadoPago,
 	"payfast":     newPayFast,
 	"paysera":     newPaysera,

@@ -38,6 +38,9 @@ type scratch struct {
 	queried bool
 	queryOK bool
 
+	jose   fastjson.Parser // of a token's claims
+	claims *fastjson.Value
+
 	amounts []amountSeen // signed values that have a syntax to hold
 	tenant  string
 }
@@ -73,7 +76,7 @@ func (v *Verifier) put(sc *scratch) {
 	if cap(sc.arena) > maxKept || sc.parsed > maxKept || cap(sc.form) > 256 {
 		return
 	}
-	sc.nsig, sc.ts, sc.id, sc.doc, sc.tenant = 0, nil, nil, nil, ""
+	sc.nsig, sc.ts, sc.id, sc.doc, sc.tenant, sc.claims = 0, nil, nil, nil, "", nil
 	sc.keyAt, sc.keyID = 0, nil
 	sc.parts, sc.form, sc.query, sc.amounts = sc.parts[:0], sc.form[:0], sc.query[:0], sc.amounts[:0]
 	sc.arena = sc.arena[:0]

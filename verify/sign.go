@@ -23,6 +23,19 @@ import (
 // signingKey is a private key that signs test deliveries; it verifies nothing.
 type signingKey struct{ signer crypto.Signer }
 
+// fits says whether the key is of the kind that a JOSE algorithm wants.
+func (s *signingKey) fits(alg string) bool {
+	switch k := s.signer.(type) {
+	case *rsa.PrivateKey:
+		return jwas[alg].family == "RS" || jwas[alg].family == "PS"
+	case *ecdsa.PrivateKey:
+		return jwas[alg].family == "ES" && jwas[alg].bits == k.Params().BitSize
+	case ed25519.PrivateKey:
+		return jwas[alg].family == "Ed"
+	}
+	return false
+}
+
 func newSigningKey(value string) (*signingKey, error) {
 	value = strings.TrimSpace(value)
 	if rest, ok := strings.CutPrefix(value, "whsk_"); ok {
@@ -188,12 +201,16 @@ func (v *Verifier) placeID(r *provider.Request, sc *scratch) {
 func ensureID(r *provider.Request, header string) []byte {
 	id, n := r.Header.Get(header)
 	if n != 1 || len(id) == 0 {
-		var b [12]byte
-		rand.Read(b[:]) // never fails (Go 1.24)
-		id = []byte("msg_" + hex.EncodeToString(b[:]))
+		id = madeUpID()
 		r.Header = setHeader(r.Header, header, string(id))
 	}
 	return bytes.Clone(id)
+}
+
+func madeUpID() []byte {
+	var b [12]byte
+	rand.Read(b[:]) // never fails (Go 1.24)
+	return []byte("msg_" + hex.EncodeToString(b[:]))
 }
 
 func (v *Verifier) placeTimestamp(r *provider.Request, now time.Time, sc *scratch) error {

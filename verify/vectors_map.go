@@ -17,7 +17,7 @@ var vectorNames = map[string][]string{
 	"secrets": {"secret", "signing_secrets", "signing_secret", "webhook_secret", "signing_token",
 		"webhook_secrets", "shared_secrets", "secret_keys", "signature_keys", "client_secrets", "api_secrets", "secrets_b64"},
 	"public_key":     {"public_key_pem"},
-	"public_keys":    {"public_key", "public_key_pem", "public_key_hex", "public_key_b64", "public_key_b64_as_served"},
+	"public_keys":    {"public_key", "public_key_pem", "public_key_hex", "public_key_b64", "public_key_b64_as_served", "jwks"},
 	"secret_hashes":  {"secret_hash"},
 	"platform_keys":  {"public_keys", "certs"},
 	"hmac_keys":      {"hmac_key_hex"},
@@ -25,6 +25,8 @@ var vectorNames = map[string][]string{
 	"merchant_key":   {"key"},
 	"tokens":         {"token", "secret"},
 	"signing_tokens": {"signing_token"},
+	"topic_arns":     {"topic_arn"},
+	"client_keys":    {"client_key"},
 	"usernames":      {"username", "user"},
 	"passwords":      {"password"},
 }

@@ -119,6 +119,7 @@ type Verifier struct {
 	ownHandshake ownHandshake
 	ownAck       ownAck
 	source       KeySource
+	settings     map[string]string
 
 	b64, b64url *base64.Encoding
 	scratch     sync.Pool

@@ -1,0 +1,165 @@
+package provider
+
+import (
+	"bytes"
+	"encoding/base64"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/valyala/fastjson"
+)
+
+// JWT is the data of scheme jwt: a signed token beside the delivery (RFC 7519 in compact
+// form) whose claims say who sent it, when, and, where the provider has it so, which body
+// or URL it goes with. The signature never comes with an algorithm of the sender's choice:
+// the kind of the key decides, and Algorithms are what may be named at all.
+type JWT struct {
+	Header string `yaml:"header,omitempty"`
+	Query  string `yaml:"query,omitempty"`
+	JSON   string `yaml:"json,omitempty"`   // path in the body
+	Prefix string `yaml:"prefix,omitempty"` // "Bearer ", in any letter case; without one there must be none
+	// Algorithms are of HS256 HS384 HS512 RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384
+	// ES512 EdDSA.
+	Algorithms []string `yaml:"algorithms"`
+	// Require names claims that must be there. exp, nbf and iat are held against the clock
+	// wherever they are; Tolerance of the scheme bounds the age by iat.
+	Require []string      `yaml:"require,omitempty"`
+	Leeway  time.Duration `yaml:"leeway,omitempty"` // between the clocks, for exp, nbf and a young iat
+	Claims  []JWTClaim    `yaml:"claims,omitempty"`
+}
+
+// JWTClaim is one claim that must hold. A merchant credential with the field claim:NAME
+// compares a claim with what the source is configured for.
+type JWTClaim struct {
+	Claim string `yaml:"claim"`
+	// Is lists the texts that it may be; True wants the JSON literal true.
+	Is   []string `yaml:"is,omitempty"`
+	True bool     `yaml:"true,omitempty"`
+	// Equals is url: the URL that was called. A claim that is a list must hold it.
+	Equals string `yaml:"equals,omitempty"`
+	// SHA256 is the SHA-256 of the body, the url, or Atlassian's canonical query (qsh).
+	SHA256   string `yaml:"sha256,omitempty"`
+	Encoding string `yaml:"encoding,omitempty"` // hex (default), base64, base64url
+	// Empty is absent where an empty body has no such claim; one that is there then refuses.
+	Empty string `yaml:"empty,omitempty"`
+}
+
+// Published is what the provider publishes for verification.
+type Published struct {
+	// Hosts may be asked, and no other; "*" stands for one label.
+	Hosts []string `yaml:"hosts,omitempty"`
+	// URL is the address of the key set, where it is always the same.
+	URL string `yaml:"url,omitempty"`
+}
+
+var jwtAlgorithms = []string{"HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+
+func (c *schemeCheck) jwt() {
+	j := c.s.JWT
+	if (j != nil) != (c.s.Scheme == "jwt") {
+		c.add("jwt", "goes with scheme jwt, and scheme jwt needs it")
+	}
+	if p := c.s.Published; p != nil {
+		if p.URL != "" && !strings.HasPrefix(p.URL, "https://") {
+			c.add("published.url", "%q: https:// only", p.URL)
+		}
+		if len(p.Hosts) == 0 && c.s.Settings["jwks_url"] == nil {
+			c.add("published.hosts", "missing: which hosts may be asked")
+		}
+	}
+	if j == nil {
+		return
+	}
+	places := 0
+	for _, p := range []string{j.Header, j.Query, j.JSON} {
+		if p != "" {
+			places++
+		}
+	}
+	if places != 1 {
+		c.add("jwt", "say where the token stands: one of header, query, json")
+	}
+	if len(j.Algorithms) == 0 {
+		c.add("jwt.algorithms", "missing: which of %s the provider signs with", strings.Join(jwtAlgorithms, ", "))
+	}
+	for _, a := range j.Algorithms {
+		c.oneOf("jwt.algorithms", a, jwtAlgorithms, true)
+	}
+	if c.s.Tolerance > 0 && !contains(j.Require, "iat") {
+		c.add("jwt.require", "iat is missing: tolerance bounds the age by it")
+	}
+	if j.Leeway < 0 {
+		c.add("jwt.leeway", "%s is negative", j.Leeway)
+	}
+	for i, cl := range j.Claims {
+		at := fmt.Sprintf("jwt.claims[%d]", i)
+		kinds := 0
+		for _, set := range []bool{len(cl.Is) > 0, cl.True, cl.Equals != "", cl.SHA256 != ""} {
+			if set {
+				kinds++
+			}
+		}
+		if cl.Claim == "" || kinds != 1 {
+			c.add(at, "a claim and one of is, true, equals, sha256 are wanted")
+		}
+		c.oneOf(at+".equals", cl.Equals, []string{"url"}, false)
+		c.oneOf(at+".sha256", cl.SHA256, []string{"body", "url", "query"}, false)
+		c.oneOf(at+".encoding", cl.Encoding, []string{"hex", "base64", "base64url"}, false)
+		c.oneOf(at+".empty", cl.Empty, []string{"absent"}, false)
+		if cl.Empty != "" && cl.SHA256 != "body" {
+			c.add(at+".empty", "goes with sha256: body")
+		}
+	}
+}
+
+// binds says whether a claim holds the hash of that part of the request.
+func (j *JWT) binds(part string) bool {
+	if j == nil {
+		return false
+	}
+	for _, c := range j.Claims {
+		if c.SHA256 == part {
+			return true
+		}
+	}
+	return false
+}
+
+// maxToken bounds a token that is read.
+const maxToken = 16 << 10
+
+// payload is the text of the token's claims. It is read for the event only, after the
+// delivery was verified.
+func (j *JWT) payload(r *Request) []byte {
+	var token []byte
+	switch {
+	case j == nil:
+	case j.Header != "":
+		token, _ = r.Header.Get(j.Header)
+	case j.JSON != "":
+		var p fastjson.Parser
+		if doc, err := p.ParseBytes(r.Body); err == nil {
+			token = doc.GetStringBytes(strings.Split(j.JSON, ".")...)
+		}
+	}
+	if len(token) < len(j.prefix()) || len(token) > maxToken {
+		return nil
+	}
+	parts := bytes.Split(token[len(j.prefix()):], []byte{'.'})
+	if len(parts) != 3 {
+		return nil
+	}
+	out, err := base64.RawURLEncoding.AppendDecode(nil, parts[1])
+	if err != nil {
+		return nil
+	}
+	return out
+}
+
+func (j *JWT) prefix() string {
+	if j == nil {
+		return ""
+	}
+	return j.Prefix
+}
