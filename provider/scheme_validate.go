@@ -9,7 +9,7 @@ import (
 var (
 	schemeNames = []string{"hmac", "hash", "hash_concat", "rsa", "ecdsa", "ed25519", "standard_webhooks", "token", "basic", "none"}
 	// OwnSchemes are the schemes that package verify has code of its own for, one name each.
-	OwnSchemes = []string{"braintree", "jwt", "mercadopago", "payfast", "paysera", "przelewy24", "tpay", "trustly", "vipps"}
+	OwnSchemes = []string{"braintree", "jwt", "mercadopago", "payfast", "paypal", "paysera", "przelewy24", "sns", "tpay", "truelayer", "trustly", "vipps"}
 	// AckBuilders are the answers that package verify computes.
 	AckBuilders    = []string{"wayforpay"}
 	algorithmNames = []string{"md5", "sha1", "sha256", "sha384", "sha512", "sha3-256"}
@@ -17,7 +17,7 @@ var (
 	unitNames      = []string{"s", "ms", "s_or_ms", "rfc3339", "http_date"}
 	bodyNames      = []string{"auto", "any", "json", "form", "query"}
 	roleNames      = []string{"key", "public_key", "username", "password", "merchant", "verify_token", "signing_key", "info", "part", "reading_key", "answer_key"}
-	settingNames   = []string{"algorithm", "min_algorithm", "fields", "separator", "key_position", "encoding", "signature_field", "required_signed", "body", "legacy_sha1", "livemode", "notification_url", "without_passphrase", "require", "jwks_url", "base_path"}
+	settingNames   = []string{"algorithm", "min_algorithm", "fields", "separator", "key_position", "encoding", "signature_field", "required_signed", "body", "legacy_sha1", "livemode", "notification_url", "without_passphrase", "require", "jwks_url", "base_path", "allowed_jku", "allowed_cert_hosts"}
 )
 
 // Validate returns every mistake of the scheme part, each a *SchemeError.

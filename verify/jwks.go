@@ -98,8 +98,9 @@ func (j *jwk) key(prim primitive) (k key, ok bool, err error) {
 		k.rsa = &rsa.PublicKey{N: n, E: int(e.Int64())}
 	case j.Kty == "EC" && (j.Crv == "P-256" && prim == primECDSA || jwkCurves[j.Crv] != nil && prim == primOwn):
 		curve := jwkCurves[j.Crv]
-		x, y := j.bytes(j.X), j.bytes(j.Y)
-		if n := (curve.Params().BitSize + 7) / 8; len(x) != n || len(y) != n {
+		n := (curve.Params().BitSize + 7) / 8
+		x, y := leftPad(j.bytes(j.X), n), leftPad(j.bytes(j.Y), n)
+		if len(x) != n || len(y) != n {
 			return k, false, bad
 		}
 		pub, err := ecdsa.ParseUncompressedPublicKey(curve, append(append([]byte{4}, x...), y...))
@@ -117,6 +118,14 @@ func (j *jwk) key(prim primitive) (k key, ok bool, err error) {
 		return k, false, nil
 	}
 	return k, true, nil
+}
+
+// leftPad gives a coordinate back the zeros in front that some publishers leave out.
+func leftPad(b []byte, n int) []byte {
+	if len(b) == 0 || len(b) >= n {
+		return b
+	}
+	return append(make([]byte, n-len(b), n), b...)
 }
 
 func (j *jwk) bytes(s string) []byte {

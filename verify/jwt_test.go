@@ -188,7 +188,7 @@ type shelf struct {
 	docs, newer map[string]string
 	fetched     []string
 	refreshed   int
-	posted      []string
+	visited     []string
 }
 
 var errAway = errors.New("away")
@@ -207,6 +207,14 @@ func (s *shelf) Refresh(url string) ([]byte, error) {
 		return []byte(doc), nil
 	}
 	return nil, errAway
+}
+
+func (s *shelf) Visit(url string) error {
+	s.visited = append(s.visited, url)
+	if _, ok := s.docs[url]; !ok {
+		return errAway
+	}
+	return nil
 }
 
 func setOf(t *testing.T, kids map[string]crypto.Signer) string {

@@ -59,6 +59,10 @@ type ownSettings interface {
 	configure(settings map[string]string) error
 }
 
+func errNotJSON(name string) error {
+	return fmt.Errorf("%s: cannot sign this request: no JSON object", name)
+}
+
 // ownSchemes makes the code of a scheme once per source, after its keys were read. Every
 // name of provider.OwnSchemes stands here (TestOwnSchemes).
 var ownSchemes = map[string]func(v *Verifier) (ownScheme, error){
@@ -71,14 +75,20 @@ var ownSchemes = map[string]func(v *Verifier) (ownScheme, error){
 	"tpay":        newTpay,
 	"trustly":     newTrustly,
 	"vipps":       newVipps,
+	"paypal":      newPayPal,
+	"sns":         newSNS,
+	"truelayer":   newTrueLayer,
 }
 
 // ownDev makes up the credentials of a scheme whose public half is more than a key (a
 // certificate, a key set): what it fills in, DevCredentials leaves alone.
 var ownDev = map[string]func(def *provider.Definition, into provider.Credentials) error{
-	"paysera": devRSA,
-	"tpay":    devRSA,
-	"trustly": devRSA,
+	"paysera":   devRSA,
+	"tpay":      devRSA,
+	"trustly":   devRSA,
+	"paypal":    devCertificate,
+	"sns":       devCertificate,
+	"truelayer": devTrueLayer,
 }
 
 // devRSA makes up the provider's key pair, and ours where answers are signed.

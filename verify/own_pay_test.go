@@ -171,7 +171,7 @@ func issue(t *testing.T, tmpl, parent *x509.Certificate, key, by *rsa.PrivateKey
 	return cert
 }
 
-func pemOf(c *x509.Certificate) string {
+func pemOfDER(c *x509.Certificate) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
 }
 
@@ -185,9 +185,9 @@ func TestTpayCertificates(t *testing.T) {
 	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "jws"}, NotBefore: testNow.Add(-time.Hour), NotAfter: testNow.Add(time.Hour)}
 	old := *leaf
 	old.NotAfter = testNow.Add(-time.Minute)
-	good := pemOf(issue(t, leaf, root, key, rootKey))
+	good := pemOfDER(issue(t, leaf, root, key, rootKey))
 	at := func(cert string) keysAt {
-		return keysAt{tpayLive + tpayRoot: pemOf(root), "https://secure.tpay.com/x509/notifications-jws.pem": cert,
+		return keysAt{tpayLive + tpayRoot: pemOfDER(root), "https://secure.tpay.com/x509/notifications-jws.pem": cert,
 			"https://secure.tpay.com.evil.example/x509/a.pem": cert, "https://secure.tpay.com/x509/../a.pem": cert, "https://secure.tpay.com/x509/a.pem?x=1": cert}
 	}
 	creds := provider.Credentials{"security_code": {"code"}}
@@ -204,7 +204,7 @@ func TestTpayCertificates(t *testing.T) {
 		keys KeySource
 	}{
 		{"nobody fetches", nil}, {"nothing there", keysAt{}}, {"no root", keysAt{"https://secure.tpay.com/x509/notifications-jws.pem": good}},
-		{"another root's", at(pemOf(issue(t, leaf, otherRoot, key, otherKey)))}, {"an expired one", at(pemOf(issue(t, &old, root, key, rootKey)))}, {"no certificate", at("nonsense")},
+		{"another root's", at(pemOfDER(issue(t, leaf, otherRoot, key, otherKey)))}, {"an expired one", at(pemOfDER(issue(t, &old, root, key, rootKey)))}, {"no certificate", at("nonsense")},
 	} {
 		v := mustNew(t, get(t, "tpay"), creds, Options{Keys: c.keys})
 		wantReason(t, c.name, v.Verify(form, testNow), KeyUnavailable)
@@ -215,14 +215,14 @@ func TestTpayCertificates(t *testing.T) {
 		"https://secure.tpay.com/x509/notifications-jws.pem": "", "https://secure.tpay.com.evil.example/x509/a.pem": Policy,
 		"https://secure.tpay.com/x509/../a.pem": Policy, "https://secure.tpay.com/x509/a.pem?x=1": Policy, "http://secure.tpay.com/x509/a.pem": Policy, "": Policy,
 	} {
-		wantReason(t, x5u, signer.Verify(jws(t, form, key, `{"alg":"RS256","x5u":"`+x5u+`"}`), testNow), reason)
+		wantReason(t, x5u, signer.Verify(makeJWS(t, form, key, `{"alg":"RS256","x5u":"`+x5u+`"}`), testNow), reason)
 	}
 	for _, head := range []string{`{"alg":"none","x5u":"https://secure.tpay.com/x509/notifications-jws.pem"}`, `{"alg":"HS256","x5u":"https://secure.tpay.com/x509/notifications-jws.pem"}`, `[]`, `{"alg":"RS256","crit":["b64"],"x5u":"https://secure.tpay.com/x509/notifications-jws.pem"}`} {
-		wantReason(t, head, signer.Verify(jws(t, form, key, head), testNow), SignatureMalformed)
+		wantReason(t, head, signer.Verify(makeJWS(t, form, key, head), testNow), SignatureMalformed)
 	}
 }
 
-func jws(t *testing.T, r *provider.Request, key *rsa.PrivateKey, head string) *provider.Request {
+func makeJWS(t *testing.T, r *provider.Request, key *rsa.PrivateKey, head string) *provider.Request {
 	t.Helper()
 	h := base64.RawURLEncoding.EncodeToString([]byte(head))
 	sum := sha256.Sum256([]byte(h + "." + base64.RawURLEncoding.EncodeToString(r.Body)))
@@ -343,7 +343,7 @@ func TestWeChatPayKeys(t *testing.T) {
 	}
 
 	key, root := authority(t, "platform")
-	byCert := mustNew(t, def, provider.Credentials{"platform_keys": {pemOf(root)}, "apiv3_key": creds["apiv3_key"]}, Options{})
+	byCert := mustNew(t, def, provider.Credentials{"platform_keys": {pemOfDER(root)}, "apiv3_key": creds["apiv3_key"]}, Options{})
 	byCert.signing = &signingKey{key}
 	r = sample(t, byCert, "wechatpay", "")
 	if serial, _ := r.Header.Get("Wechatpay-Serial"); string(serial) != "1" {

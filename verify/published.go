@@ -7,7 +7,6 @@ import (
 	"errors"
 	"net/url"
 	"sync/atomic"
-	"time"
 
 	"penstock/provider"
 )
@@ -18,9 +17,10 @@ type keyRefresher interface {
 	Refresh(url string) ([]byte, error)
 }
 
-// keyPoster is a KeySource for documents that are asked for by POST with a JSON body.
-type keyPoster interface {
-	Post(url string, body []byte) ([]byte, error)
+// keyVisitor is a KeySource that can call an address once: a confirmation that a verified
+// handshake asks for.
+type keyVisitor interface {
+	Visit(url string) error
 }
 
 // PublishedHosts are the hosts that a source of def may fetch keys from, and the addresses
@@ -142,6 +142,3 @@ func (s *keySet) parse(doc []byte) ([]key, error) {
 func sameDocument(a, b []byte) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || bytes.Equal(a, b))
 }
-
-// validAt refuses a certificate outside of its time.
-func validAt(now, from, to time.Time) bool { return !now.Before(from) && !now.After(to) }

@@ -68,6 +68,7 @@ func mapSecrets(def *provider.Definition, c *Case) (mapped, error) {
 	if value, ok := c.Secrets["callback_url"].(string); ok && strings.Contains(def.Signed, "{url}") {
 		m.url, used["callback_url"] = value, true
 	}
+	m.published(def, c, used)
 	m.expectFields(def, c, used)
 	m.payments(def, c, used)
 	if err := m.previous(def, c, used); err != nil {
