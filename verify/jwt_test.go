@@ -362,3 +362,12 @@ func mustDecode(s string) []byte {
 	b, _ := base64.RawURLEncoding.DecodeString(s)
 	return b
 }
+
+func unmarshal(t *testing.T, text string, into any) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(text), into); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func enc64(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
