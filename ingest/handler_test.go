@@ -140,6 +140,9 @@ func TestVerdicts(t *testing.T) {
 	f("ip_not_allowed", 403, "ip_not_allowed")
 	f("policy", 403, "policy")
 	f("key_unavailable", 503, "key_unavailable")
+	if got := r.send(request("/in/s", "{}", "X-Test: key_unavailable")); headerOf(got, "Retry-After") == "" {
+		t.Errorf("a key that cannot be had is no reason to stay away: %q", got)
+	}
 
 	got := r.send(request("/in/s", "", "X-Test: words of a stranger"))
 	wantStatus(t, got, 401)

@@ -51,6 +51,16 @@ type Published struct {
 	Hosts []string `yaml:"hosts,omitempty"`
 	// URL is the address of the key set, where it is always the same.
 	URL string `yaml:"url,omitempty"`
+	// Ask is where one key is asked for by the id that a delivery names.
+	Ask *AskForKey `yaml:"ask,omitempty"`
+}
+
+// AskForKey is a POST with a JSON object: credentials, and the key's id. The answer holds
+// the key (a JWK) as the member "key", with its end as "expired_at" where it has one.
+type AskForKey struct {
+	URL  string            `yaml:"url"`  // {environment} is that setting, unset the first of its values
+	With map[string]string `yaml:"with"` // member -> credential
+	ID   string            `yaml:"id"`   // member that is the key's id
 }
 
 var jwtAlgorithms = []string{"HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
@@ -63,6 +73,9 @@ func (c *schemeCheck) jwt() {
 	if p := c.s.Published; p != nil {
 		if p.URL != "" && !strings.HasPrefix(p.URL, "https://") {
 			c.add("published.url", "%q: https:// only", p.URL)
+		}
+		if p.Ask != nil && (!strings.HasPrefix(p.Ask.URL, "https://") || p.Ask.ID == "" || c.s.Scheme != "jwt") {
+			c.add("published.ask", "a url with https://, the member id, and scheme jwt are wanted")
 		}
 		if len(p.Hosts) == 0 && c.s.Settings["jwks_url"] == nil {
 			c.add("published.hosts", "missing: which hosts may be asked")

@@ -17,7 +17,7 @@ var (
 	unitNames      = []string{"s", "ms", "s_or_ms", "rfc3339", "http_date"}
 	bodyNames      = []string{"auto", "any", "json", "form", "query"}
 	roleNames      = []string{"key", "public_key", "username", "password", "merchant", "verify_token", "signing_key", "info", "part", "reading_key", "answer_key"}
-	settingNames   = []string{"algorithm", "min_algorithm", "fields", "separator", "key_position", "encoding", "signature_field", "required_signed", "body", "legacy_sha1", "livemode", "notification_url", "without_passphrase", "require", "jwks_url", "base_path", "allowed_jku", "allowed_cert_hosts"}
+	settingNames   = []string{"algorithm", "min_algorithm", "fields", "separator", "key_position", "encoding", "signature_field", "required_signed", "body", "legacy_sha1", "livemode", "notification_url", "without_passphrase", "require", "jwks_url", "base_path", "allowed_jku", "allowed_cert_hosts", "environment"}
 )
 
 // Validate returns every mistake of the scheme part, each a *SchemeError.

@@ -189,6 +189,7 @@ type shelf struct {
 	fetched     []string
 	refreshed   int
 	visited     []string
+	posted      []string
 }
 
 var errAway = errors.New("away")
@@ -204,6 +205,15 @@ func (s *shelf) Fetch(url string) ([]byte, error) {
 func (s *shelf) Refresh(url string) ([]byte, error) {
 	s.refreshed++
 	if doc, ok := s.newer[url]; ok {
+		return []byte(doc), nil
+	}
+	return nil, errAway
+}
+
+// Post answers by what the body holds.
+func (s *shelf) Post(url string, body []byte) ([]byte, error) {
+	s.posted = append(s.posted, url+" "+string(body))
+	if doc, ok := s.docs[string(body)]; ok {
 		return []byte(doc), nil
 	}
 	return nil, errAway
@@ -285,6 +295,56 @@ func TestPublishedKeys(t *testing.T) {
 	}
 	v := mustNew(t, schemeDef(t, jwtScheme), provider.Credentials{"secrets": {"0123456789abcdef"}}, Options{Keys: &shelf{docs: map[string]string{set: before}}})
 	wantReason(t, "a source with keys of its own does not look at published ones", v.Verify(token("old", oldKey), testNow), SignatureMismatch)
+}
+
+// Plaid: a key is asked for by the id that the delivery names, with credentials, from
+// Plaid's own host; one that has ended is not taken.
+func TestAskedKeys(t *testing.T) {
+	def := get(t, "plaid")
+	v, creds := devVerifier(t, def)
+	r := delivery("plaid")
+	if err := v.Sign(r, testNow); err != nil {
+		t.Fatal(err)
+	}
+	var set struct{ Keys []json.RawMessage }
+	unmarshal(t, creds["jwks"][0], &set)
+	const body = `{"client_id":"client-1","key_id":"dev","secret":"secret-1"}`
+	answer := func(end string) *shelf {
+		return &shelf{docs: map[string]string{body: `{"key":` + strings.Replace(string(set.Keys[0]), "{", `{"expired_at":`+end+`,`, 1) + `,"request_id":"x"}`}}
+	}
+	open := func(s KeySource, settings map[string]string) *Verifier {
+		return mustNew(t, def, provider.Credentials{"client_id": {"client-1"}, "api_secret": {"secret-1"}}, Options{Keys: s, Settings: settings})
+	}
+	s := answer("null")
+	wantReason(t, "asked", open(s, nil).Verify(r, testNow), "")
+	if want := "https://production.plaid.com/webhook_verification_key/get " + body; len(s.posted) != 1 || s.posted[0] != want {
+		t.Errorf("posted %q", s.posted)
+	}
+	s = answer("null")
+	wantReason(t, "in the sandbox", open(s, map[string]string{"environment": "sandbox"}).Verify(r, testNow), "")
+	if !strings.HasPrefix(s.posted[0], "https://sandbox.plaid.com/") {
+		t.Errorf("posted %q", s.posted)
+	}
+	wantReason(t, "still good", open(answer(fmt.Sprint(testNow.Unix()+1)), nil).Verify(r, testNow), "")
+	wantReason(t, "ended", open(answer(fmt.Sprint(testNow.Unix())), nil).Verify(r, testNow), SignatureMismatch)
+	wantReason(t, "no end that can be read", open(answer(`"x"`), nil).Verify(r, testNow), KeyUnavailable)
+	wantReason(t, "nothing to be had", open(&shelf{}, nil).Verify(r, testNow), KeyUnavailable)
+	wantReason(t, "nobody fetches", open(nil, nil).Verify(r, testNow), KeyUnavailable)
+	wantReason(t, "no key", open(&shelf{docs: map[string]string{body: `{"key":{}}`}}, nil).Verify(r, testNow), KeyUnavailable)
+	s = answer("null")
+	for _, kid := range []string{"", "../x", `a\"b`, strings.Repeat("x", 200)} {
+		bad := delivery("plaid")
+		bad.Header = setHeader(bad.Header, "Plaid-Verification", rawToken(`{"alg":"ES256","kid":"`+kid+`"}`, "{}", hs256(nil)))
+		wantReason(t, "kid "+kid, open(s, nil).Verify(bad, testNow), "*")
+	}
+	if len(s.posted) > 0 {
+		t.Errorf("asked for %q", s.posted)
+	}
+	for _, incomplete := range []provider.Credentials{{}, {"client_id": {"client-1"}}, {"api_secret": {"secret-1"}}} {
+		if _, err := New(def, incomplete, Options{}); err == nil {
+			t.Errorf("a source with %v alone can verify nothing", incomplete)
+		}
+	}
 }
 
 func TestPublishedDocument(t *testing.T) {

@@ -17,6 +17,11 @@ type keyRefresher interface {
 	Refresh(url string) ([]byte, error)
 }
 
+// keyPoster is a KeySource for documents that are asked for by POST with a JSON body.
+type keyPoster interface {
+	Post(url string, body []byte) ([]byte, error)
+}
+
 // keyVisitor is a KeySource that can call an address once: a confirmation that a verified
 // handshake asks for.
 type keyVisitor interface {
