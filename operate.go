@@ -133,7 +133,7 @@ func (o operator) Reverify(_ context.Context, id string, force bool, by string) 
 	if err != nil {
 		return admin.Verification{}, fmt.Errorf("%w: %w", admin.ErrUnavailable, err)
 	}
-	r := provider.Request{Method: d.Method, Target: d.Target, PublicURL: s.URL(), Header: d.Header, Body: d.Body, ReceivedAt: d.ReceivedAt, RemoteIP: d.RemoteIP}
+	r := provider.Request{Method: d.Method, Target: d.Target, PublicURL: s.URLOf(string(d.Target)), Header: d.Header, Body: d.Body, ReceivedAt: d.ReceivedAt, RemoteIP: d.RemoteIP}
 	res := v.Verify(&r, d.ReceivedAt)
 	out := admin.Verification{ID: id, Verdict: archive.Verdict(res.Verdict).String(), Reason: res.Reason}
 	good := res.Verdict == verify.Accepted

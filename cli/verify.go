@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"penstock/config"
 	"penstock/verify"
 )
 
@@ -80,7 +79,7 @@ func (a *app) verifyCase(file, source, path string, now int64, asJSON bool) int 
 	}
 	if !strings.Contains(r.PublicURL, "://") {
 		// A delivery shown by the API knows its target alone.
-		r.PublicURL = publicURL(s, r.PublicURL)
+		r.PublicURL = s.URLOf(r.PublicURL)
 	}
 	e := v.Explain(r, at)
 	if asJSON {
@@ -94,15 +93,6 @@ func (a *app) verifyCase(file, source, path string, now int64, asJSON bool) int 
 		return exitFound
 	}
 	return exitOK
-}
-
-// publicURL is what the provider called: the source's address with the query of target.
-func publicURL(s *config.Source, target string) string {
-	u := s.URL()
-	if i := strings.IndexByte(target, '?'); i >= 0 && u != "" && !strings.Contains(u, "?") {
-		u += target[i:]
-	}
-	return u
 }
 
 func (a *app) readCase(path string) (*verify.Case, error) {

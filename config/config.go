@@ -227,6 +227,16 @@ func (s *Source) URL() string {
 	return strings.TrimSuffix(s.PublicURL, "/") + s.Path
 }
 
+// URLOf is what the provider called: the source's address with the query of target. Some
+// sign both.
+func (s *Source) URLOf(target string) string {
+	u := s.URL()
+	if i := strings.IndexByte(target, '?'); i >= 0 && u != "" && !strings.Contains(u, "?") {
+		u += target[i:]
+	}
+	return u
+}
+
 // Catalogue is what config asks about providers; main fills it.
 type Catalogue interface {
 	// Provider gives the definition of that name.

@@ -382,3 +382,16 @@ func TestScalars(t *testing.T) {
 		s(bad, 0, false)
 	}
 }
+
+// TestURLOf: the query of a delivery is part of what was called.
+func TestURLOf(t *testing.T) {
+	s := &Source{Path: "/in/a", PublicURL: "https://h.example"}
+	for target, want := range map[string]string{"/in/a": "https://h.example/in/a", "/in/a?x=1&y": "https://h.example/in/a?x=1&y"} {
+		if got := s.URLOf(target); got != want {
+			t.Errorf("%s: %s, want %s", target, got, want)
+		}
+	}
+	if s.PublicURL = ""; s.URLOf("/in/a?x=1") != "" {
+		t.Error("a URL without an origin")
+	}
+}

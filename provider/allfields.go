@@ -13,7 +13,7 @@ type AllFields struct {
 	Except []string `yaml:"except,omitempty"`
 	// SkipEmpty leaves out what is empty; null is left out always.
 	SkipEmpty bool `yaml:"skip_empty,omitempty"`
-	// Pair is "name=value" (default) or "value".
+	// Pair is "name=value" (default), "namevalue" or "value".
 	Pair string `yaml:"pair,omitempty"`
 	// Separator stands between them, Lead in front of each.
 	Separator string `yaml:"separator,omitempty"`
@@ -42,7 +42,7 @@ func (c *schemeCheck) all() {
 	used, keys := false, 0
 	pieces, _ := ParseTemplate(s.Signed)
 	for _, p := range pieces {
-		used = used || p.Kind == "all"
+		used = used || p.Kind == "all" || p.Kind == "own" && p.Arg == "twilio" && s.All != nil
 		if p.Kind == "key" {
 			keys++
 		}
@@ -62,7 +62,7 @@ func (c *schemeCheck) all() {
 		if s.All.KeyAs != "" {
 			keys++
 		}
-		c.oneOf("all.pair", s.All.Pair, []string{"value", "name=value"}, false)
+		c.oneOf("all.pair", s.All.Pair, []string{"value", "namevalue", "name=value"}, false)
 		c.oneOf("all.encode", s.All.Encode, []string{"php"}, false)
 		if s.Signature.Field != "" && s.All.Takes(s.Signature.Field) || s.Signature.Query != "" && s.All.Takes(s.Signature.Query) {
 			c.add("all.except", "the signature does not sign itself: leave it out")

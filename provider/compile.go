@@ -28,6 +28,7 @@ type program struct {
 	signed     map[string]*SignedField
 	signedRefs []signedRef
 	onceWhen   []conditions
+	lists      map[string]bool // elements of an XML document that are items
 }
 
 // signedRef is a place of a signed field.
@@ -83,6 +84,7 @@ const (
 	contentField                     // one form field's text: Scheme signs {form:x}
 	contentForm                      // all fields but the signature, sorted
 	contentFields                    // the listed fields
+	contentJoined                    // the names and values of a form as they are signed, and the URL
 )
 
 const defaultMaxItems = 10000
@@ -100,6 +102,17 @@ func (d *Definition) compile() error {
 	p.readers = d.Document
 	if len(p.readers) == 0 {
 		p.readers = []Reader{{Kind: "json"}, {Kind: "form"}, {Kind: "query"}}
+	}
+	p.lists = map[string]bool{}
+	for i := range d.Items {
+		at := ""
+		for _, s := range d.Items[i].Path.steps {
+			if s.star {
+				p.lists[at] = true
+				continue
+			}
+			at += "." + s.key
+		}
 	}
 	if err := d.checkDecrypt(); err != nil {
 		return err
@@ -177,6 +190,9 @@ func (d *Definition) checkPlain() error {
 	if d.MaxItems < 0 || d.Retry.Horizon < 0 || d.Retry.Timeout < 0 || d.Window < 0 {
 		errs = append(errs, errors.New("max_items, retry and window are not negative"))
 	}
+	if d.SignedItems != "" && (d.SignedItems != "first" || len(d.Items) == 0) {
+		errs = append(errs, mistake("signed_items", fmt.Errorf("%q: only \"first\", and together with items", d.SignedItems)))
+	}
 	if d.Window > 0 && d.Window < d.Retry.Horizon {
 		errs = append(errs, mistake("window", fmt.Errorf("%s is shorter than the retry horizon %s", d.Window, d.Retry.Horizon)))
 	}
@@ -218,6 +234,10 @@ func (d *Definition) compileContent() error {
 		p.content = contentFields
 	case strings.Contains(d.Signed, "{php_serialize}"):
 		p.content = contentForm
+	case d.JSONField != "":
+		p.content = contentField
+	case d.All != nil && d.All.Pair == "namevalue":
+		p.content = contentJoined
 	case strings.Contains(d.Signed, "{form:") && !strings.Contains(d.Signed, "{body}"):
 		p.content = contentField
 	}

@@ -47,6 +47,16 @@ func parseMultipart(r *Request) ([]pair, error) {
 	}
 }
 
+// MultipartForm writes a multipart form of one field, as a test sender does.
+func MultipartForm(name string, value []byte) (body []byte, contentType string) {
+	const boundary = "------------------------d74496d66958873e"
+	body = fmt.Appendf(nil, "--%s\r\nContent-Disposition: form-data; name=%q\r\n\r\n%s\r\n--%s--\r\n", boundary, name, value, boundary)
+	return body, "multipart/form-data; boundary=" + boundary
+}
+
+// XMLToJSON writes an XML document as the JSON that definitions read it as.
+func XMLToJSON(body []byte) ([]byte, error) { return xmlToJSON(body) }
+
 // xmlNode is one element on its way to JSON.
 type xmlNode struct {
 	name  string
@@ -59,7 +69,11 @@ type xmlNode struct {
 // name, attributes are members with "@", one with only text is a string, those that
 // repeat are an array, text beside elements is "#text". The root is a member too. There
 // are no entities but XML's own: a document type is refused.
-func xmlToJSON(body []byte) ([]byte, error) {
+func xmlToJSON(body []byte) ([]byte, error) { return xmlWithLists(body, nil) }
+
+// xmlWithLists does so with elements, by their paths, that are an array even where there
+// is one of them.
+func xmlWithLists(body []byte, lists map[string]bool) ([]byte, error) {
 	trimmed := bytes.TrimLeft(body, "\ufeff \t\r\n")
 	if len(trimmed) == 0 || trimmed[0] != '<' {
 		return nil, errNoDocument
@@ -86,7 +100,7 @@ func xmlToJSON(body []byte) ([]byte, error) {
 	if len(stack) != 1 || len(root.kids) != 1 {
 		return nil, errors.New("parse the body as XML: not one whole element")
 	}
-	return root.json(nil), nil
+	return root.json(nil, "", lists), nil
 }
 
 func xmlToken(stack []*xmlNode, tok xml.Token) ([]*xmlNode, error) {
@@ -114,7 +128,7 @@ func xmlToken(stack []*xmlNode, tok xml.Token) ([]*xmlNode, error) {
 	return stack, nil
 }
 
-func (n *xmlNode) json(dst []byte) []byte {
+func (n *xmlNode) json(dst []byte, path string, lists map[string]bool) []byte {
 	text := bytes.TrimSpace(n.text)
 	if len(n.kids) == 0 && len(n.attrs) == 0 {
 		return appendJSONString(dst, text)
@@ -145,8 +159,9 @@ func (n *xmlNode) json(dst []byte) []byte {
 		}
 		same[k.name] = nil
 		member(k.name)
-		if len(group) == 1 {
-			dst = k.json(dst)
+		at := path + "." + k.name
+		if len(group) == 1 && !lists[at] {
+			dst = k.json(dst, at, lists)
 			continue
 		}
 		dst = append(dst, '[')
@@ -154,7 +169,7 @@ func (n *xmlNode) json(dst []byte) []byte {
 			if i > 0 {
 				dst = append(dst, ',')
 			}
-			dst = g.json(dst)
+			dst = g.json(dst, at, lists)
 		}
 		dst = append(dst, ']')
 	}

@@ -37,13 +37,13 @@ func (d *Definition) proves(r *Ref) bool {
 	case rootHeader:
 		return d.provesHeader(r.name)
 	case rootQuery:
-		return strings.Contains(s.Signed, "{url}") || strings.Contains(s.Signed, "{query}") || strings.Contains(s.Signed, "{q:"+r.name+"}")
+		return s.ownCovers("url") || strings.Contains(s.Signed, "{url}") || strings.Contains(s.Signed, "{query}") || strings.Contains(s.Signed, "{q:"+r.name+"}")
 	}
 	if len(s.Fields) > 0 {
 		_, ok := d.prog.signed[strings.TrimPrefix(strings.TrimPrefix(r.text, "$"), ".")]
 		return ok
 	}
-	if s.Signed == "" || strings.Contains(s.Signed, "{body}") || strings.Contains(s.Signed, "{php_serialize}") || strings.Contains(s.Signed, "{json_sorted}") || strings.Contains(s.Signed, "{base64_without:") {
+	if s.Signed == "" || s.ownCovers("body") || strings.Contains(s.Signed, "{body}") || strings.Contains(s.Signed, "{php_serialize}") || strings.Contains(s.Signed, "{json_sorted}") || strings.Contains(s.Signed, "{base64_without:") {
 		return true
 	}
 	if s.All.proves(r) {

@@ -5,6 +5,7 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -21,10 +22,14 @@ import (
 type Decrypt struct {
 	Path Ref    `yaml:"path"` // of the member
 	Key  string `yaml:"key"`  // the credential's name
+	// As is gcm (default) or cbc: the member is a text, base64 of AES-256-CBC under the
+	// key's SHA-256 with the initial vector in front, and what is inside takes the place of
+	// the whole document (Feishu).
+	As string `yaml:"as,omitempty"`
 	// Text, Nonce and With are the names inside the member: base64 with the tag behind,
 	// and two plain texts.
-	Text  string `yaml:"text"`
-	Nonce string `yaml:"nonce"`
+	Text  string `yaml:"text,omitempty"`
+	Nonce string `yaml:"nonce,omitempty"`
 	With  string `yaml:"with,omitempty"`
 	// Members are what else stands in it, for deliveries that are made here.
 	Members map[string]string `yaml:"members,omitempty"`
@@ -51,8 +56,8 @@ func (d *Definition) checkDecrypt() error {
 			return mistake("decrypt.key", fmt.Errorf("%q is no secret credential of this definition", name))
 		}
 	}
-	if x := d.Decrypt; x != nil && (x.Path.root > rootDoc || len(x.Path.steps) != 1 || x.Path.steps[0].key == "" || x.Text == "" || x.Nonce == "") {
-		return mistake("decrypt", errors.New("path (a member at the document's top), key, text and nonce are wanted"))
+	if x := d.Decrypt; x != nil && (x.Path.root > rootDoc || len(x.Path.steps) != 1 || x.Path.steps[0].key == "" || x.As != "cbc" && (x.Text == "" || x.Nonce == "") || x.As != "" && x.As != "gcm" && x.As != "cbc") {
+		return mistake("decrypt", errors.New("path (a member at the document's top), key, as (gcm or cbc), and for gcm text and nonce are wanted"))
 	}
 	return nil
 }
@@ -67,6 +72,9 @@ func (c *reading) unseal() error {
 	}
 	name := x.Path.steps[0].key
 	sealed := c.root.Get(name)
+	if x.As == "cbc" {
+		return c.unsealDocument(sealed)
+	}
 	if sealed == nil || len(sealed.GetStringBytes(x.Text)) == 0 {
 		return nil
 	}
@@ -93,11 +101,52 @@ func (c *reading) unseal() error {
 	return fmt.Errorf("%s: %w", x.Path, errSealed)
 }
 
+// unsealDocument opens a member that holds the whole document. A body without it, or where
+// it is no text, is the document itself.
+func (c *reading) unsealDocument(sealed *fastjson.Value) error {
+	if sealed == nil || sealed.Type() != fastjson.TypeString {
+		return nil
+	}
+	for _, secret := range c.r.Secrets[c.d.Decrypt.Key] {
+		if plain, ok := OpenCBC([]byte(secret), sealed.GetStringBytes()); ok && strictJSON(plain) {
+			return c.openJSON(plain, plain)
+		}
+	}
+	return fmt.Errorf("%s: %w", c.d.Decrypt.Path, errSealed)
+}
+
+// OpenCBC opens base64 of AES-256-CBC under the SHA-256 of a secret, the initial vector in
+// front, PKCS#7 behind. What is inside is taken from its first brace to its last. Nobody
+// learns which of the steps failed.
+func OpenCBC(secret, text []byte) ([]byte, bool) {
+	raw, err := base64.StdEncoding.DecodeString(string(text))
+	if err != nil || len(raw) < 2*aes.BlockSize || len(raw)%aes.BlockSize != 0 {
+		return nil, false
+	}
+	sum := sha256.Sum256(secret)
+	block, err := aes.NewCipher(sum[:])
+	if err != nil {
+		return nil, false
+	}
+	plain := raw[aes.BlockSize:]
+	cipher.NewCBCDecrypter(block, raw[:aes.BlockSize]).CryptBlocks(plain, plain)
+	pad := int(plain[len(plain)-1])
+	if pad == 0 || pad > aes.BlockSize {
+		return nil, false
+	}
+	plain = plain[:len(plain)-pad]
+	from, to := bytes.IndexByte(plain, '{'), bytes.LastIndexByte(plain, '}')
+	if from < 0 || to < from {
+		return nil, false
+	}
+	return plain[from : to+1], true
+}
+
 // Seal seals the member of a delivery that is made here. A body without it, or with one
 // that is sealed already, stays.
 func (x *Decrypt) Seal(body, secret []byte) ([]byte, error) {
 	doc, err := fastjson.ParseBytes(body)
-	if err != nil {
+	if err != nil || x.As == "cbc" { // such a provider is read in the clear as well
 		return body, nil //nolint:nilerr // no JSON: nothing to seal
 	}
 	name := x.Path.steps[0].key

@@ -51,6 +51,10 @@ type Definition struct {
 	// MaxItems bounds a batch; more is an error, never a cut. Default 10000.
 	MaxItems int `yaml:"max_items,omitempty"`
 
+	// SignedItems is "first" where the signature covers the first item of a batch alone:
+	// the others are marked unverified, and their identity takes their content.
+	SignedItems string `yaml:"signed_items,omitempty"`
+
 	// Event says where the fields of the event stand; Shapes replace single fields where
 	// their condition holds (the first that does).
 	Event  Fields  `yaml:"event,omitempty"`

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"strings"
 	"unicode/utf8"
@@ -210,7 +211,27 @@ func (c *reading) event(it *item, n int) Event {
 		c.explain(&ev)
 	}
 	c.coverage(pl, &ev)
+	if n > 0 && c.d.SignedItems == "first" {
+		c.unproved(pl, &ev)
+	}
 	return ev
+}
+
+// unproved marks an item that the signature does not reach: whoever holds one signed
+// delivery may write it. Its identity takes its content, so that it stands in nobody's way.
+func (c *reading) unproved(pl *plan, ev *Event) {
+	h := sha256.New()
+	put(h, []byte(ev.CEID))
+	put(h, ev.Content[:])
+	ev.CEID = shown([]byte(ev.ID)) + hexSum(h)
+	ev.UnverifiedFields, ev.NeedsFetch = nil, true
+	seen := map[string]bool{"": true, "subject": true}
+	for _, p := range pl.places() {
+		if !seen[p.name] && ev.has(p.name) {
+			ev.UnverifiedFields = append(ev.UnverifiedFields, p.name)
+		}
+		seen[p.name] = true
+	}
 }
 
 // ownType is the type of what has no canonical one.

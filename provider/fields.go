@@ -494,6 +494,7 @@ func (r *Reader) UnmarshalYAML(node ast.Node) error {
 		return placeAt(node.GetToken(), "document is json, form, form-name, query, xml, multipart or none, not %q", r.Kind)
 	}
 	switch {
+	case r.Form != "" && r.Kind == "multipart" && r.As == "json":
 	case r.Form != "" && r.Kind != "form" && (r.Kind != "json" || r.As != "base64-json"):
 		return placeAt(node.GetToken(), "form names a field of a form, not of %s", r.Kind)
 	case r.Form != "" && r.As != "json" && r.As != "base64-json" && r.As != "base64-xml":

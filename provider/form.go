@@ -102,6 +102,24 @@ func lookup(pairs []pair, name string) (value []byte, n int) {
 	return value, n
 }
 
+// FormField gives the one field called name of a form, multipart or urlencoded; of a body
+// that is no form but begins like a JSON object, the body itself. ok is false where the
+// field stands twice or is not there.
+func FormField(r *Request, name string) (value []byte, ok bool) {
+	if b := bytes.TrimLeft(r.Body, " \t\r\n"); len(b) > 0 && b[0] == '{' {
+		return b, true
+	}
+	pairs, err := parseMultipart(r)
+	if errors.Is(err, errNoDocument) {
+		pairs, err = parseForm(r.Body)
+	}
+	if err != nil {
+		return nil, false
+	}
+	value, n := lookup(pairs, name)
+	return value, n == 1
+}
+
 // formObject writes fields as a JSON object of strings in their order. A name that comes
 // again gets "#2", "#3": nothing is lost, and no name stands twice.
 func formObject(pairs []pair) (text []byte, repeated []string) {

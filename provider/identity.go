@@ -256,6 +256,8 @@ func (c *reading) contentHash(it *item) [16]byte {
 		return c.formHash()
 	case contentFields:
 		return c.signedHash()
+	case contentJoined:
+		return c.joinedHash()
 	}
 	if len(c.r.Body) == 0 && (c.d.Body == "any" || c.d.Body == "query") { // the document is the query
 		return sum16(c.r.Target)
@@ -283,6 +285,28 @@ func (c *reading) allHash(a *AllFields) (out [16]byte) {
 		all = append(append(all, a.Lead...), p.value...)
 	}
 	return sum16(all)
+}
+
+// joinedHash covers the sorted names and values of a form as one text: where a character
+// slides from a name into its value, or a field is there twice, it is the same text still.
+func (c *reading) joinedHash() (out [16]byte) {
+	list := make([]string, 0, len(c.form))
+	for _, p := range c.form {
+		list = append(list, string(p.name)+string(p.value))
+	}
+	sort.Strings(list)
+	h := sha256.New()
+	put(h, c.r.Target)
+	for i, s := range list {
+		if i == 0 || s != list[i-1] {
+			h.Write([]byte(s)) // a hash never fails to take bytes
+		}
+	}
+	if len(list) == 0 {
+		h.Write(c.r.Body)
+	}
+	copy(out[:], h.Sum(nil))
+	return out
 }
 
 func sum16(b []byte) (out [16]byte) {

@@ -80,8 +80,15 @@ func (d *Definition) markVerification(w writef) {
 	case d.Signed != "":
 		w("- signed: `%s`\n", d.Signed)
 	}
+	for _, name := range d.ownPieces() {
+		w("  - `{own:%s}`: %s\n", name, OwnPieces[name].About)
+	}
 	if s := firstOf(d.Signature.Header, d.Signature.Field, d.Signature.Query); s != "" {
 		w("- signature in `%s`, %s\n", s, firstOf(d.Signature.Encoding, "as the scheme writes it"))
+	}
+	for i := range d.Older {
+		o := &d.Older[i]
+		w("- an older scheme, asked only where no newer signature is sent: `%s` with `%s` of `%s`, in `%s`\n", o.Scheme, o.Algorithm, o.Signed, o.Signature.Header)
 	}
 	if d.Tolerance > 0 {
 		w("- timestamp within %s of our clock\n", d.Tolerance)
@@ -92,7 +99,7 @@ func (d *Definition) markVerification(w writef) {
 		w("- handshakes are answered (%s)\n", strings.Join(d.ChallengeMethods(), ", "))
 	}
 	if d.Ack != nil && d.Ack.Builder != "" {
-		w("- the answer is computed and signed as the provider wants it\n")
+		w("- the answer is computed from the delivery, as the provider wants it\n")
 	}
 	w("\n")
 }

@@ -143,9 +143,16 @@ func (c *reading) openAs(rd Reader) error {
 			return err
 		}
 		c.form = pairs
-		return c.openObject(pairs)
+		if rd.Form == "" {
+			return c.openObject(pairs)
+		}
+		value, n := lookup(pairs, rd.Form)
+		if n != 1 {
+			return fmt.Errorf("the form has %d fields %q", n, rd.Form)
+		}
+		return c.openJSON(value, value)
 	case "xml":
-		text, err := xmlToJSON(body)
+		text, err := xmlWithLists(body, c.d.prog.lists)
 		if err != nil {
 			return err
 		}

@@ -167,8 +167,8 @@ func (d *Definition) wrapSample(e *SampleEvent, doc, target []byte) (body, to []
 	case rd.Kind == "json" && rd.Form != "":
 		doc = fmt.Appendf(nil, "{%q:%q}", rd.Form, base64.StdEncoding.EncodeToString(doc))
 		return doc, target, false, nil
-	case rd.Kind == "json" || rd.Kind == "form-name":
-		return doc, target, false, nil
+	case rd.Kind == "json" || rd.Kind == "form-name" || rd.Kind == "xml" || rd.Kind == "multipart" && rd.Form != "":
+		return doc, target, false, nil // verify.Sign puts it into a multipart form
 	case rd.Kind == "none":
 		return nil, target, false, nil // everything is in the headers
 	}

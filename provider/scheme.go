@@ -33,18 +33,24 @@ type Scheme struct {
 	// {body} {ts} {id} {url} {method} {path} {query} {h:Name} {q:name} {json:path}
 	// {form:name} {php_serialize} {key} (the secret itself) {all} (see All)
 	// {json_sorted} (the document as JSON.stringify writes it with its names sorted)
-	// {base64_without:name} (base64 of the JSON text with that member cut out);
+	// {base64_without:name} (base64 of the JSON text with that member cut out)
+	// {own:name} (what package verify has code of its own for, one of OwnPieces);
 	// everything else stands for itself.
 	Signed string     `yaml:"signed,omitempty"`
 	All    *AllFields `yaml:"all,omitempty"`
 	// Fields are the signed fields in their order, joined by Separator, taken from
-	// Body: json, form, query, auto (JSON when it starts with a brace, else a form) or any
-	// (auto, and the query where the body is empty).
+	// Body: json, form, query, xml, auto (JSON when it starts with a brace, else a form) or
+	// any (auto, and the query where the body is empty).
 	Fields    []SignedField `yaml:"fields,omitempty"`
 	Separator string        `yaml:"separator,omitempty"`
 	Body      string        `yaml:"body,omitempty"`
 	// JSONInForm also reads a form whose only name or value is the JSON document.
 	JSONInForm bool `yaml:"json_in_form,omitempty"`
+	// JSONField is the field of a form, urlencoded or multipart, that holds the JSON document.
+	JSONField string `yaml:"json_field,omitempty"`
+	// StrictJSON refuses a body that is neither empty nor JSON after its hash was right: a
+	// plain hash with the key in front can be continued, but never by more JSON.
+	StrictJSON bool `yaml:"strict_json,omitempty"`
 	// RequiredSigned must all be among Fields: what the definition trusts is proved.
 	RequiredSigned []string `yaml:"required_signed,omitempty"`
 	// SeparatorInValues allows a value that contains the separator; only for field lists
@@ -70,6 +76,10 @@ type Scheme struct {
 	Require map[string]string `yaml:"require,omitempty"`
 	// RefusedCredentials are values that are public knowledge (a documented test secret).
 	RefusedCredentials []string `yaml:"refused_credentials,omitempty"`
+	// Older are schemes of the same sender from before this one. One is asked only where
+	// no header of a newer one is sent at all and its own Require holds; credentials and
+	// settings are this scheme's.
+	Older []Scheme `yaml:"older,omitempty"`
 
 	Token *Token `yaml:"token,omitempty"`
 	JWT   *JWT   `yaml:"jwt,omitempty"`
@@ -102,7 +112,8 @@ type Signature struct {
 	// Bare also takes a signature without Prefix.
 	Bare bool `yaml:"bare,omitempty"`
 	// Format is plain, list ("t=1,v1=ab": Separator, Key), words ("v1,ab v1,cd":
-	// space separated, Key is the tag before the comma) or csv (bare, comma separated).
+	// space separated, Key is the tag before the comma), csv (bare, comma separated) or
+	// tagged ("sha256=ab": a word of Algorithms in front).
 	Format    string `yaml:"format,omitempty"`
 	Separator string `yaml:"separator,omitempty"` // of a list; default ","
 	Group     string `yaml:"group,omitempty"`     // between groups of pairs (Persona: " ")
@@ -128,6 +139,8 @@ type Timestamp struct {
 	// First: it is the first of the comma separated parts that hold the signatures (csv).
 	First bool   `yaml:"first,omitempty"`
 	Unit  string `yaml:"unit,omitempty"`
+	// PastOnly holds the tolerance against the past alone, as the provider's own code does.
+	PastOnly bool `yaml:"past_only,omitempty"`
 	// Exclusive: a time at exactly the tolerance's distance is outside (WeChat Pay).
 	Exclusive bool `yaml:"exclusive,omitempty"`
 }
@@ -194,6 +207,10 @@ type Token struct {
 	Query  string `yaml:"query,omitempty"`
 	Field  string `yaml:"field,omitempty"`  // of the JSON body; "value.*.clientState" = every element
 	Prefix string `yaml:"prefix,omitempty"` // "Bearer "
+	// OrQuery is the query parameter that carries it where Header is not sent.
+	OrQuery string `yaml:"or_query,omitempty"`
+	// Number: Field is a JSON number; the same digits as text are refused.
+	Number bool `yaml:"number,omitempty"`
 }
 
 // Credential is one credential that the scheme needs. Several values may always be given.
@@ -206,12 +223,15 @@ type Credential struct {
 	Optional bool   `yaml:"optional,omitempty"`
 	AnyOf    string `yaml:"any_of,omitempty"` // at least one of the group
 	About    string `yaml:"about,omitempty"`
+	// Open: it names somebody and is no secret, although nothing else is asked for.
+	Open bool `yaml:"open,omitempty"`
 	// Field is the merchant's field, header:Name or claim:name (of a JWT); with Inside it stands in the base64 JSON document
 	// of that form field. Absent: refuse (default) or allow.
 	Field  string `yaml:"field,omitempty"`
 	Inside string `yaml:"inside,omitempty"`
 	Absent string `yaml:"absent,omitempty"`
-	// Sample is the shape for made-up development values, "#" a hex digit: "whsec_####".
+	// Sample is the shape for made-up development values, "#" a hex digit, "!" a
+	// decimal one: "whsec_####".
 	Sample string `yaml:"sample,omitempty"`
 }
 
@@ -233,6 +253,9 @@ type Challenge struct {
 	Reply  ReplyFormat `yaml:"reply,omitempty"`
 	// Refusal is the status when Token does not match (Meta: 403).
 	Refusal int `yaml:"refusal,omitempty"`
+	// Builder names code in verify that answers it, or says that it is no handshake after
+	// all (feishu, whose handshake may be encrypted).
+	Builder string `yaml:"builder,omitempty"`
 }
 
 // FromWhere names one value of a request.
@@ -256,6 +279,9 @@ type ReplyFormat struct {
 	ContentType string `yaml:"content_type,omitempty"`
 	// MAC adds the echoed value's HMAC under the source's key as a member of a JSON answer.
 	MAC *ReplyMAC `yaml:"mac,omitempty"`
+	// Headers go out beside it: by name either fixed text, or "{h:Name|text}", the
+	// request's header where it is a plain token, else the text.
+	Headers map[string]string `yaml:"headers,omitempty"`
 }
 
 // ReplyMAC is the member of a JSON answer that proves that we hold the secret (X, Zoom).
@@ -295,7 +321,7 @@ func (s *Scheme) CredentialSpecs() []CredentialSpec {
 	var out []CredentialSpec
 	for _, c := range s.EffectiveCredentials() {
 		out = append(out, CredentialSpec{
-			Name: c.Name, Secret: secretRole(c.Role), Required: !c.Optional && c.AnyOf == "",
+			Name: c.Name, Secret: secretRole(c.Role) && !c.Open, Required: !c.Optional && c.AnyOf == "",
 			AnyOf: c.AnyOf, About: c.About, Role: c.Role,
 		})
 	}

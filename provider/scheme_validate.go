@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -9,15 +10,17 @@ import (
 var (
 	schemeNames = []string{"hmac", "hash", "hash_concat", "rsa", "ecdsa", "ed25519", "standard_webhooks", "token", "basic", "none"}
 	// OwnSchemes are the schemes that package verify has code of its own for, one name each.
-	OwnSchemes = []string{"braintree", "jwt", "mercadopago", "payfast", "paypal", "paysera", "przelewy24", "sns", "tpay", "truelayer", "trustly", "vipps"}
+	OwnSchemes = []string{"braintree", "jwt", "mailgun", "mercadopago", "payfast", "paypal", "paysera", "przelewy24", "sns", "tpay", "truelayer", "trustly", "vipps", "wechat"}
 	// AckBuilders are the answers that package verify computes.
-	AckBuilders    = []string{"wayforpay"}
-	algorithmNames = []string{"md5", "sha1", "sha256", "sha384", "sha512", "sha3-256"}
-	encodingNames  = []string{"hex", "hex_lower", "HEX", "base64", "base64url"}
-	unitNames      = []string{"s", "ms", "s_or_ms", "rfc3339", "http_date"}
-	bodyNames      = []string{"auto", "any", "json", "form", "query"}
-	roleNames      = []string{"key", "public_key", "username", "password", "merchant", "verify_token", "signing_key", "info", "part", "reading_key", "answer_key"}
-	settingNames   = []string{"algorithm", "min_algorithm", "fields", "separator", "key_position", "encoding", "signature_field", "required_signed", "body", "legacy_sha1", "livemode", "notification_url", "without_passphrase", "require", "jwks_url", "base_path", "allowed_jku", "allowed_cert_hosts", "environment"}
+	AckBuilders = []string{"wayforpay", "adobe_sign"}
+	// ChallengeBuilders are the handshakes that package verify answers by code of its own.
+	ChallengeBuilders = []string{"feishu"}
+	algorithmNames    = []string{"md5", "sha1", "sha256", "sha384", "sha512", "sha3-256"}
+	encodingNames     = []string{"hex", "hex_lower", "HEX", "base64", "base64url"}
+	unitNames         = []string{"s", "ms", "s_or_ms", "rfc3339", "http_date"}
+	bodyNames         = []string{"auto", "any", "json", "form", "query", "xml"}
+	roleNames         = []string{"key", "public_key", "username", "password", "merchant", "verify_token", "signing_key", "info", "part", "reading_key", "answer_key"}
+	settingNames      = []string{"algorithm", "min_algorithm", "fields", "separator", "key_position", "encoding", "signature_field", "required_signed", "body", "legacy_sha1", "livemode", "notification_url", "without_passphrase", "require", "encrypted", "used_tokens", "jwks_url", "base_path", "allowed_jku", "allowed_cert_hosts", "environment"}
 )
 
 // Validate returns every mistake of the scheme part, each a *SchemeError.
@@ -82,7 +85,9 @@ func (c *schemeCheck) primitive() {
 			c.add("algorithm", "missing (one of %s)", strings.Join(algorithmNames, ", "))
 		}
 	}
-	if len(s.Algorithms) > 0 && s.Signature.AlgorithmKey == "" {
+	if tagged := s.Signature.Format == "tagged"; tagged && len(s.Algorithms) == 0 {
+		c.add("algorithms", "missing: a tagged signature names its algorithm")
+	} else if len(s.Algorithms) > 0 && s.Signature.AlgorithmKey == "" && !tagged {
 		c.add("signature.algorithm_key", "missing: algorithms lets the request choose, so it must say where")
 	}
 	if s.Scheme == "rsa" || s.Scheme == "ecdsa" {
@@ -131,6 +136,9 @@ func (c *schemeCheck) message() {
 			if p.Kind == "id" && s.ID == nil {
 				c.add("id", "missing: {id} is signed, so say where it stands")
 			}
+			if _, ok := OwnPieces[p.Arg]; p.Kind == "own" && !ok {
+				c.add("signed", "{own:%s} is no piece that there is code for", p.Arg)
+			}
 		}
 	}
 	seen := map[string]bool{}
@@ -170,7 +178,7 @@ func (c *schemeCheck) signature() {
 		c.oneOf("signature.encoding", g.Encoding, encodingNames, true)
 	}
 	c.oneOf("signature.encoding", g.Encoding, encodingNames, false)
-	c.oneOf("signature.format", g.Format, []string{"plain", "list", "words", "csv"}, false)
+	c.oneOf("signature.format", g.Format, []string{"plain", "list", "words", "csv", "tagged"}, false)
 	c.oneOf("signature.several", g.Several, []string{"equal", "first", "any"}, false)
 	if (g.Format == "list" || g.Format == "words") && g.Key == "" {
 		c.add("signature.key", "missing: the label of the signatures in a %s", g.Format)
@@ -186,6 +194,9 @@ func (c *schemeCheck) signature() {
 	}
 	switch s.Scheme {
 	case "token":
+		if s.Token != nil && (s.Token.OrQuery != "" && s.Token.Header == "" || s.Token.Number && (s.Token.Field == "" || strings.Contains(s.Token.Field, "*"))) {
+			c.add("token", "or_query goes with header, number with one field")
+		}
 		if s.Token == nil || (s.Token.Header == "" && s.Token.Query == "" && s.Token.Field == "") {
 			c.add("token", "say where the token stands: one of header, query, field")
 		}
@@ -256,6 +267,23 @@ func (c *schemeCheck) credentials() {
 }
 
 func (c *schemeCheck) answers() {
+	for i := range c.s.Older {
+		o := c.s.Older[i]
+		at := fmt.Sprintf("older[%d]", i)
+		if c.s.Signature.Header == "" || o.Signature.Header == "" {
+			c.add(at, "the signature of this scheme and of the older one must stand in headers: what is sent chooses")
+		}
+		if len(o.Older)+len(o.Credentials)+len(o.Settings)+len(o.Challenge) > 0 {
+			c.add(at, "credentials, settings, challenges and older schemes belong to the definition")
+		}
+		o.Credentials = c.s.Credentials
+		for _, err := range o.Validate() {
+			var e *SchemeError
+			if errors.As(err, &e) {
+				c.add(at+"."+e.Path, "%s", e.Message)
+			}
+		}
+	}
 	for i, ch := range c.s.Challenge {
 		at := fmt.Sprintf("challenge[%d]", i)
 		c.oneOf(at+".method", ch.Method, []string{"GET", "POST", "HEAD", "OPTIONS", "PUT"}, true)
@@ -271,6 +299,12 @@ func (c *schemeCheck) answers() {
 		c.oneOf(at+".reply.charset", ch.Reply.Charset, []string{"token", "printable"}, false)
 		if _, err := regexp.Compile(ch.Body); err != nil {
 			c.add(at+".body", "%v", err)
+		}
+		c.oneOf(at+".builder", ch.Builder, ChallengeBuilders, false)
+		for name, text := range ch.Reply.Headers {
+			if strings.ContainsAny(name+text, "\r\n") {
+				c.add(at+".reply.headers", "%q holds a line break", name)
+			}
 		}
 		if m := ch.Reply.MAC; m != nil {
 			c.oneOf(at+".reply.mac.encoding", m.Encoding, encodingNames, true)
@@ -312,7 +346,7 @@ func (c *schemeCheck) hasRole(role string) bool {
 
 // TemplatePiece is one piece of a signed template: a literal (Kind "") or a value.
 type TemplatePiece struct {
-	Kind string // "", body, ts, id, url, method, path, query, key, all, h, q, json, form, php_serialize, json_sorted, base64_without
+	Kind string // "", body, ts, id, url, method, path, query, key, all, h, q, json, form, php_serialize, json_sorted, base64_without, own
 	Arg  string // the literal, or the name after the colon
 }
 
@@ -339,12 +373,12 @@ func ParseTemplate(t string) ([]TemplatePiece, error) {
 			if hasArg {
 				return nil, fmt.Errorf("{%s} takes no name", kind)
 			}
-		case "h", "q", "json", "form", "base64_without":
+		case "h", "q", "json", "form", "base64_without", "own":
 			if arg == "" {
 				return nil, fmt.Errorf("{%s:...} needs a name", kind)
 			}
 		default:
-			return nil, fmt.Errorf("{%s} is not a piece of a template (body, ts, id, url, method, path, query, h:Name, q:name, json:path, form:name, php_serialize, json_sorted, key, all, base64_without:name)", kind)
+			return nil, fmt.Errorf("{%s} is not a piece of a template (body, ts, id, url, method, path, query, h:Name, q:name, json:path, form:name, php_serialize, json_sorted, key, all, base64_without:name, own:name)", kind)
 		}
 		out = append(out, TemplatePiece{Kind: kind, Arg: arg})
 		t = t[end+1:]

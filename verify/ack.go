@@ -85,6 +85,20 @@ func (v *Verifier) ackWayForPay(r *provider.Request, now time.Time, sc *scratch)
 	return Reply{Status: 200, ContentType: "application/json", Body: body}
 }
 
+// ackAdobeSign gives the client id back, in the header and in the body: a notification
+// that is answered without it comes again. The id is the one that was verified.
+// Source: Adobe Acrobat Sign webhook reference, verification of intent.
+func (v *Verifier) ackAdobeSign(r *provider.Request, _ time.Time, _ *scratch) Reply {
+	const name = "X-AdobeSign-ClientId"
+	id, _ := r.Header.Get(name)
+	if equalToken(v.keys, id) == nil {
+		return Reply{Status: 200}
+	}
+	reply := Reply{Status: 200}
+	setEcho(&reply, provider.ReplyFormat{Header: name, JSON: "xAdobeSignClientId"}, id)
+	return reply
+}
+
 // ackKey is the secret that signed r: while two are valid, the answer must be signed with
 // the one that the sender uses.
 func (v *Verifier) ackKey(r *provider.Request, sc *scratch) *key {

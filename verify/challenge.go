@@ -16,16 +16,17 @@ const maxChallengeBody = 16 << 10
 
 // challenge is one handshake of the definition, compiled.
 type challenge struct {
-	c      provider.Challenge
-	header []provider.TemplatePiece // name, value as Kind, Arg
-	query  []provider.TemplatePiece
-	json   []provider.TemplatePiece
-	body   *regexp.Regexp
-	hint   []byte // stands in every body that matches: spares parsing the others
+	c       provider.Challenge
+	header  []provider.TemplatePiece // name, value as Kind, Arg
+	query   []provider.TemplatePiece
+	json    []provider.TemplatePiece
+	headers []provider.TemplatePiece // of the answer
+	body    *regexp.Regexp
+	hint    []byte // stands in every body that matches: spares parsing the others
 }
 
 func newChallenge(c provider.Challenge) challenge {
-	ch := challenge{c: c, header: conditions(c.Header), query: conditions(c.Query), json: conditions(c.JSON)}
+	ch := challenge{c: c, header: conditions(c.Header), query: conditions(c.Query), json: conditions(c.JSON), headers: conditions(c.Reply.Headers)}
 	if c.Body != "" {
 		ch.body = regexp.MustCompile("^(?:" + c.Body + ")$") // Scheme.Validate has compiled it
 	}
@@ -143,7 +144,24 @@ func (v *Verifier) answerChallenge(ch *challenge, r *provider.Request, by string
 			reply.setMember(m.JSON, mac, ch.c.Reply.JSON != "")
 		}
 	}
+	for _, h := range ch.headers {
+		reply.Header = append(reply.Header, [2]string{h.Kind, headerText(h.Arg, r)})
+	}
 	return Result{Verdict: Challenge, Reply: reply}
+}
+
+// headerText is fixed text, or with "{h:Name|text}" a header of the request where that is
+// a short plain token, else the text.
+func headerText(text string, r *provider.Request) string {
+	inner, ok := strings.CutPrefix(text, "{h:")
+	if !ok {
+		return text
+	}
+	name, otherwise, _ := strings.Cut(strings.TrimSuffix(inner, "}"), "|")
+	if val, n := r.Header.Get(name); n == 1 && len(val) <= 16 && echoable(val, provider.ReplyFormat{}) {
+		return string(val)
+	}
+	return otherwise
 }
 
 func setEcho(reply *Reply, f provider.ReplyFormat, value []byte) {

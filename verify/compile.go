@@ -54,6 +54,12 @@ func New(def *provider.Definition, creds provider.Credentials, opts Options) (*V
 	}
 	v.sealed = def.Decrypt
 	v.url = opts.Settings["notification_url"]
+	for _, o := range v.older {
+		o.url = v.url
+	}
+	v.asks = slices.DeleteFunc(def.ChallengeMethods(), func(m string) bool {
+		return slices.Contains(def.HTTPMethods, m) || len(def.HTTPMethods) == 0 && m == "POST"
+	})
 	for _, rd := range def.Document {
 		v.plainField = v.plainField || rd.Form != "" && rd.As == "json"
 	}
@@ -66,16 +72,6 @@ func New(def *provider.Definition, creds provider.Credentials, opts Options) (*V
 		v.legacy, err = legacyVerifier(def.Name, s, creds)
 	}
 	return v, err
-}
-
-// legacyVerifier is the older SHA-1 header of the GitHub family, asked only where the
-// operator said so and the current header is not sent at all.
-func legacyVerifier(name string, s provider.Scheme, creds provider.Credentials) (*Verifier, error) {
-	s.Algorithm = "sha1"
-	s.Signature.Header = strings.TrimSuffix(s.Signature.Header, "-256")
-	s.Signature.Prefix = "sha1="
-	s.Signature.Alternatives = nil
-	return newVerifier(name, s, creds, Options{})
 }
 
 // applySettings gives the scheme as this source wants it.
@@ -184,6 +180,9 @@ func newVerifier(name string, s provider.Scheme, creds provider.Credentials, opt
 		return nil, err
 	}
 	v.compileAnswers()
+	if err := v.compileOlder(creds); err != nil {
+		return nil, err
+	}
 	return v, v.compileOwn()
 }
 
@@ -218,6 +217,9 @@ func (v *Verifier) compileMessage() error {
 		return &ConfigError{Provider: v.name, Setting: "signed", Err: err}
 	}
 	for _, p := range pieces {
+		if p.Kind == "own" {
+			v.variants = max(v.variants, ownSpellings[p.Arg])
+		}
 		if p.Kind == "json_sorted" {
 			v.variants = 2
 		}

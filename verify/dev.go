@@ -67,7 +67,7 @@ func DevCredentials(def *provider.Definition, rnd io.Reader) (provider.Credentia
 	return out, nil
 }
 
-// devValue fills the sample's "#" with hex digits, or follows the key's format.
+// devValue fills the sample's "#" with hex digits and "!" with decimal ones, or follows the key's format.
 func devValue(def *provider.Definition, c provider.Credential, rnd io.Reader) (string, error) {
 	var raw [32]byte
 	if _, err := io.ReadFull(rnd, raw[:]); err != nil {
@@ -77,9 +77,13 @@ func devValue(def *provider.Definition, c provider.Credential, rnd io.Reader) (s
 	if c.Sample != "" {
 		i := 0
 		return strings.Map(func(r rune) rune {
-			if r == '#' {
+			switch r {
+			case '#':
 				i++
 				return rune(text[(i-1)%len(text)])
+			case '!':
+				i++
+				return rune('0' + raw[(i-1)%len(raw)]%10)
 			}
 			return r
 		}, c.Sample), nil

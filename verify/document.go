@@ -28,9 +28,19 @@ func (v *Verifier) load(r *provider.Request, sc *scratch) bool {
 		return sc.source != sourceNone
 	}
 	sc.loaded = true
+	if v.s.JSONField != "" {
+		if text, ok := provider.FormField(r, v.s.JSONField); ok {
+			sc.loadJSON(text)
+		}
+		return sc.source != sourceNone
+	}
 	switch v.s.Body {
 	case "json":
 		sc.loadJSON(r.Body)
+	case "xml":
+		if text, err := provider.XMLToJSON(r.Body); err == nil {
+			sc.loadJSON(text)
+		}
 	case "form":
 		sc.loadForm(r.Body)
 	case "query":

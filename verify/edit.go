@@ -3,8 +3,10 @@ package verify
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/xml"
 	"fmt"
 	"net/url"
+	"regexp"
 	"strings"
 
 	"github.com/valyala/fastjson"
@@ -58,6 +60,12 @@ func setField(r *provider.Request, rule, path, value string) error {
 	switch {
 	case rule == "query":
 		r.Target = setQuery(r.Target, path, value)
+	case rule == "xml":
+		body, err := xmlWith(r.Body, path, value)
+		if err != nil {
+			return err
+		}
+		r.Body = body
 	case isJSON(r.Body, rule):
 		body, err := jsonWith(r.Body, path, value)
 		if err != nil {
@@ -70,19 +78,48 @@ func setField(r *provider.Request, rule, path, value string) error {
 	return nil
 }
 
+// xmlWith replaces the text of the first element that is called like the path's last step.
+func xmlWith(body []byte, path, value string) ([]byte, error) {
+	leaf := path[strings.LastIndexByte(path, '.')+1:]
+	at := regexp.MustCompile(`(<(?:[\w.-]+:)?` + regexp.QuoteMeta(leaf) + `>)[^<]*`).FindSubmatchIndex(body)
+	if at == nil {
+		return nil, fmt.Errorf("set %s: the body has no such element", path)
+	}
+	var out bytes.Buffer
+	out.Write(body[:at[3]])
+	if err := xml.EscapeText(&out, []byte(value)); err != nil {
+		return nil, fmt.Errorf("set %s: %w", path, err)
+	}
+	out.Write(body[at[1]:])
+	return out.Bytes(), nil
+}
+
 // jsonWith sets a string at a dotted path; numbers keep their spelling.
 func jsonWith(body []byte, path, value string) ([]byte, error) {
+	return jsonWithRaw(body, path, jsonText(value))
+}
+
+// jsonWithRaw sets a value that is JSON text already.
+func jsonWithRaw(body []byte, path string, value []byte) ([]byte, error) {
 	doc, err := fastjson.ParseBytes(body)
 	if err != nil {
 		return nil, fmt.Errorf("set %s: the body is no JSON: %w", path, err)
 	}
-	if err := setJSON(doc, path, value); err != nil {
+	if err := setRawJSON(doc, path, value); err != nil {
 		return nil, err
 	}
 	return doc.MarshalTo(nil), nil
 }
 
 func setJSON(doc *fastjson.Value, path, value string) error {
+	return setRawJSON(doc, path, jsonText(value))
+}
+
+func setRawJSON(doc *fastjson.Value, path string, value []byte) error {
+	parsed, err := fastjson.ParseBytes(value)
+	if err != nil {
+		return fmt.Errorf("set %s: %w", path, err)
+	}
 	steps := strings.Split(path, ".")
 	at := doc
 	for _, s := range steps[:len(steps)-1] {
@@ -96,7 +133,7 @@ func setJSON(doc *fastjson.Value, path, value string) error {
 	if t := at.Type(); t != fastjson.TypeObject && t != fastjson.TypeArray {
 		return fmt.Errorf("set %s: its parent is a %s", path, t)
 	}
-	at.Set(steps[len(steps)-1], fastjson.MustParseBytes(jsonText(value)))
+	at.Set(steps[len(steps)-1], parsed)
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"penstock/provider"
@@ -250,6 +251,7 @@ func (v *Verifier) hints(r *provider.Request, e *Explanation) {
 				}
 			}
 		}
+		e.Hints = append(e.Hints, v.urlHints(r)...)
 		e.Hints = append(e.Hints, v.secretHints(r)...)
 		if len(e.Hints) == 0 {
 			e.Hints = append(e.Hints, "no usual change of the body explains it: most likely another secret (compare the fingerprints), or another endpoint's")
@@ -282,6 +284,33 @@ var bodyChanges = []struct {
 	{"it verifies with line ends LF instead of CRLF: something on the way converted the text", func(b []byte) []byte { return bytes.ReplaceAll(b, []byte("\r\n"), []byte("\n")) }},
 }
 
+// urlHints tries what a proxy makes of a URL, where the scheme signs it.
+func (v *Verifier) urlHints(r *provider.Request) (out []string) {
+	base, ok := v.publicURL(r)
+	if !ok || !strings.Contains(v.s.Signed, "url") && !strings.Contains(v.s.Signed, "{own:") {
+		return nil
+	}
+	base, query, _ := strings.Cut(base, "?")
+	scheme, rest, _ := strings.Cut(base, "://")
+	host, path, _ := strings.Cut(rest, "/")
+	other := map[string]string{"http": "https", "https": "http"}[scheme]
+	asked := v.keyless()
+	asked.keys, asked.url = v.keys, ""
+	for _, u := range []string{
+		other + "://" + rest, base + "/", strings.TrimSuffix(base, "/"), scheme + "://www." + rest,
+		scheme + "://" + strings.TrimPrefix(rest, "www."), scheme + "://" + strings.ToLower(host) + "/" + path,
+	} {
+		for _, u := range []string{u, u + "?" + query} {
+			changed := *r
+			if changed.PublicURL = u; u != base && u != base+"?"+query && asked.signatureHolds(&changed) {
+				out = append(out, "it verifies with the URL "+u+": public_url of the source (or its setting notification_url) is not what was entered at the provider")
+				return out
+			}
+		}
+	}
+	return nil
+}
+
 // signatureHolds asks for the signature alone, without the clock.
 func (v *Verifier) signatureHolds(r *provider.Request) (ok bool) {
 	defer func() {
@@ -311,6 +340,15 @@ func (v *Verifier) signatureHolds(r *provider.Request) (ok bool) {
 	return reason == ""
 }
 
+// keyless is the same scheme without its keys.
+func (v *Verifier) keyless() *Verifier {
+	return &Verifier{
+		name: v.name, s: v.s, kind: v.kind, alg: v.alg, minAlg: v.minAlg, words: v.words, pieces: v.pieces,
+		fields: v.fields, variants: v.variants, separator: v.separator, sig: v.sig, ts: v.ts, b64: v.b64, b64url: v.b64url,
+		named: v.named, url: v.url, keyInside: v.keyInside,
+	}
+}
+
 // secretHints tries the secrets as if their text were encoded, or had been copied badly.
 func (v *Verifier) secretHints(r *provider.Request) []string {
 	if v.s.Key != "" && v.s.Key != "utf8" || v.kind != primHMAC && v.kind != primHash {
@@ -318,11 +356,7 @@ func (v *Verifier) secretHints(r *provider.Request) []string {
 	}
 	var out []string
 	for _, kind := range []string{"base64", "hex", "whsec", "trimmed"} {
-		other := &Verifier{
-			name: v.name, s: v.s, kind: v.kind, alg: v.alg, minAlg: v.minAlg, words: v.words, pieces: v.pieces,
-			fields: v.fields, variants: v.variants, separator: v.separator, sig: v.sig, ts: v.ts, b64: v.b64, b64url: v.b64url,
-			named: v.named, url: v.url, keyInside: v.keyInside,
-		}
+		other := v.keyless()
 		for i := range v.keys {
 			secret, err := secretBytes(string(v.keys[i].secret), kind)
 			if kind == "trimmed" {

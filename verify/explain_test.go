@@ -89,3 +89,29 @@ func TestFingerprint(t *testing.T) {
 		seen[f] = s
 	}
 }
+
+// TestURLHints: what a proxy did to a signed URL is named, for every provider that signs
+// one, and nothing is said where the URL explains nothing.
+func TestURLHints(t *testing.T) {
+	for _, name := range []string{"twilio", "trello", "mandrill", "hubspot", "plivo", "square"} {
+		v, _ := devVerifier(t, get(t, name))
+		r := delivery(name)
+		if err := v.Sign(r, testNow); err != nil {
+			t.Fatal(err)
+		}
+		sent := r.PublicURL
+		for _, seen := range []string{strings.Replace(sent, "https", "http", 1), sent + "/", strings.Replace(sent, "hooks.", "www.hooks.", 1), sent + "?added=1"} {
+			changed := clone(r)
+			changed.PublicURL = seen
+			_, query, _ := strings.Cut(seen, "?")
+			changed.Target = []byte(strings.TrimSuffix("/in/"+name+"?"+query, "?"))
+			hints := strings.Join(v.Explain(changed, testNow).Hints, " ")
+			if query == "" && !strings.Contains(hints, "URL "+sent+":") {
+				t.Errorf("%s: %s was called: %q", name, seen, hints)
+			}
+			if query != "" && strings.Contains(hints, "URL") {
+				t.Errorf("%s: %q", name, hints)
+			}
+		}
+	}
+}

@@ -88,7 +88,7 @@ func sampleFor(name string) *provider.Request {
 		return nil
 	}
 	def, ok := cat.Get(name)
-	if !ok || len(def.Fields) == 0 && !provider.IsOwnScheme(def.Scheme.Scheme) && !strings.Contains(def.Signed, ":") && !strings.Contains(def.Signed, "{all}") || len(def.SampleTypes()) == 0 {
+	if !ok || def.Body != "xml" && len(def.Fields) == 0 && !provider.IsOwnScheme(def.Scheme.Scheme) && !strings.Contains(def.Signed, ":") && !strings.Contains(def.Signed, "{all}") || len(def.SampleTypes()) == 0 {
 		return nil
 	}
 	r, err := def.Sample("", provider.SampleParams{Now: testNow})

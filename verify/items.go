@@ -144,7 +144,10 @@ func (v *Verifier) allFields(r *provider.Request, sc *scratch) string {
 		first = false
 		sc.arena = append(sc.arena, a.Lead...)
 		if a.Pair != "value" {
-			sc.arena = append(appendEncoded(sc.arena, p.name, a.Encode), '=')
+			sc.arena = appendEncoded(sc.arena, p.name, a.Encode)
+			if a.Pair != "namevalue" {
+				sc.arena = append(sc.arena, '=')
+			}
 		}
 		if isKey {
 			sc.parts = append(sc.parts, sc.arena[n:len(sc.arena):len(sc.arena)])

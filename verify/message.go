@@ -48,6 +48,11 @@ func (v *Verifier) message(r *provider.Request, sc *scratch, n int) string {
 				return reason
 			}
 			continue
+		case "own":
+			if reason := ownPieces[p.name](v, r, sc, n); reason != "" {
+				return reason
+			}
+			continue
 		}
 		text, reason := v.pieceText(p, r, sc)
 		if reason != "" {

@@ -78,6 +78,8 @@ var ownSchemes = map[string]func(v *Verifier) (ownScheme, error){
 	"paypal":      newPayPal,
 	"sns":         newSNS,
 	"truelayer":   newTrueLayer,
+	"mailgun":     newMailgun,
+	"wechat":      newWeChat,
 }
 
 // ownDev makes up the credentials of a scheme whose public half is more than a key (a
@@ -117,7 +119,30 @@ func devRSA(def *provider.Definition, into provider.Credentials) error {
 // ackBuilders compute the answer of schemes whose verification is data. Every name of
 // provider.AckBuilders stands here.
 var ackBuilders = map[string]func(v *Verifier, r *provider.Request, now time.Time, sc *scratch) Reply{
-	"wayforpay": (*Verifier).ackWayForPay,
+	"wayforpay":  (*Verifier).ackWayForPay,
+	"adobe_sign": (*Verifier).ackAdobeSign,
+}
+
+// ownPieces append what a piece {own:name} of the signed bytes stands for, in its n-th
+// spelling; skipVariant says that there is no such spelling of this request. Every name
+// of provider.OwnPieces stands here.
+var ownPieces map[string]func(v *Verifier, r *provider.Request, sc *scratch, n int) (reason string)
+
+// init, because the pieces read the document like every other, which refers to them.
+func init() {
+	ownPieces = map[string]func(v *Verifier, r *provider.Request, sc *scratch, n int) string{
+		"contentful_path": contentfulPath, "contentful_headers": contentfulHeaders, "hubspot_url": hubspotURL,
+		"plivo_v2": plivoURL, "plivo_v3": plivoRequest, "segment": segmentBody, "twilio": twilioRequest,
+	}
+}
+
+// ownSpellings is how many spellings a piece has, where it is more than one.
+var ownSpellings = map[string]int{"segment": 3, "twilio": 3}
+
+// challengeBuilders answer handshakes that no data can say. handled is false for what is
+// none after all; it goes on as a delivery.
+var challengeBuilders = map[string]func(v *Verifier, r *provider.Request, sc *scratch) (res Result, handled bool){
+	"feishu": (*Verifier).answerFeishu,
 }
 
 // compileOwn readies the scheme's own code, if it has some.

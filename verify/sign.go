@@ -84,6 +84,17 @@ func (v *Verifier) Sign(r *provider.Request, now time.Time) error {
 	if err := v.prepareBody(r); err != nil {
 		return err
 	}
+	if name := v.s.JSONField; name != "" {
+		text, ok := provider.FormField(r, name)
+		if !ok {
+			return fmt.Errorf("%s: sign: the body has no field %s", v.name, name)
+		}
+		r.Body = bytes.Clone(text)
+		defer func() {
+			body, kind := provider.MultipartForm(name, r.Body)
+			r.Body, r.Header = body, setHeader(r.Header, "Content-Type", kind)
+		}()
+	}
 	sc := &scratch{}
 	switch v.kind {
 	case primNone:
@@ -169,6 +180,8 @@ func (v *Verifier) compose(sig, word string, sc *scratch) string {
 		return b.String()
 	case "words":
 		return g.Key + "," + g.Prefix + sig
+	case "tagged":
+		return word + "=" + sig
 	case "csv":
 		if v.ts != nil && v.ts.t.First {
 			return string(sc.ts) + "," + g.Prefix + sig
@@ -274,6 +287,12 @@ func (v *Verifier) placeToken(r *provider.Request) error {
 		r.Target = setQuery(r.Target, t.Query, secret)
 	case v.token.each != "":
 		return setEach(r, v.token.each, v.token.leaf, secret)
+	case t.Number:
+		body, err := jsonWithRaw(r.Body, t.Field, []byte(secret))
+		if err == nil {
+			r.Body = body
+		}
+		return err
 	default:
 		return setField(r, v.s.Body, t.Field, secret)
 	}

@@ -170,6 +170,16 @@ func (v *Verifier) parseSignatures(text []byte, sc *scratch) string {
 			}
 			v.decode(item, sc)
 		}
+	case "tagged":
+		tag, sig := cutByte(text, '=')
+		if len(sig) == 0 {
+			return SignatureMalformed
+		}
+		if reason := v.choose(tag, sc); reason != "" {
+			return reason
+		}
+		seen = 1
+		v.decode(sig, sc)
 	default:
 		seen = 1
 		v.decode(text, sc)

@@ -106,6 +106,9 @@ func (t *tsReader) check(text []byte, now time.Time, tolerance time.Duration) st
 	if !ok {
 		return SignatureMalformed
 	}
+	if t.t.PastOnly && at.After(now) {
+		return ""
+	}
 	if t.t.Exclusive {
 		tolerance -= time.Nanosecond
 	}

@@ -44,13 +44,25 @@ func (v *Verifier) checkToken(r *provider.Request, sc *scratch) (by, reason stri
 		return v.checkEach(r, sc)
 	}
 	text, reason := v.tokenText(r, sc)
+	bare := false
+	if q := v.token.t.OrQuery; q != "" && reason == "" {
+		other, reason := v.queryToken(r, sc, q)
+		switch {
+		case reason != "":
+			return "", reason
+		case len(other) > 0 && len(text) > 0:
+			return "", SignatureMalformed // which of them counts nobody can say
+		case len(other) > 0:
+			text, bare = other, true
+		}
+	}
 	if reason != "" {
 		return "", reason
 	}
 	if len(text) == 0 {
 		return "", SignatureMissing
 	}
-	if p := v.token.t.Prefix; p != "" {
+	if p := v.token.t.Prefix; p != "" && !bare {
 		if len(text) <= len(p) || !strings.EqualFold(string(text[:len(p)]), p) {
 			return "", SignatureMalformed
 		}
@@ -60,6 +72,16 @@ func (v *Verifier) checkToken(r *provider.Request, sc *scratch) (by, reason stri
 		return k.by, ""
 	}
 	return "", SignatureMismatch
+}
+
+// queryToken is a token in a query parameter, exactly once.
+func (v *Verifier) queryToken(r *provider.Request, sc *scratch, name string) ([]byte, string) {
+	pairs, ok := sc.loadQuery(r)
+	text, n := find(pairs, name)
+	if !ok || n > 1 {
+		return nil, SignatureMalformed
+	}
+	return text, ""
 }
 
 func (v *Verifier) tokenText(r *provider.Request, sc *scratch) ([]byte, string) {
@@ -72,12 +94,7 @@ func (v *Verifier) tokenText(r *provider.Request, sc *scratch) ([]byte, string) 
 		}
 		return text, ""
 	case t.Query != "":
-		pairs, ok := sc.loadQuery(r)
-		text, n := find(pairs, t.Query)
-		if !ok || n > 1 {
-			return nil, SignatureMalformed
-		}
-		return text, ""
+		return v.queryToken(r, sc, t.Query)
 	}
 	if !v.load(r, sc) {
 		return nil, SignatureMissing
@@ -85,6 +102,11 @@ func (v *Verifier) tokenText(r *provider.Request, sc *scratch) ([]byte, string) 
 	text, f := sc.lookup(t.Field)
 	if f == foundDuplicate || f == foundOther {
 		return nil, SignatureMalformed
+	}
+	if t.Number && f == foundText {
+		if val, _ := walk(sc.doc, t.Field); val == nil || val.Type() != fastjson.TypeNumber {
+			return nil, SignatureMalformed
+		}
 	}
 	return text, ""
 }

@@ -14,6 +14,11 @@ import (
 
 // vectorNames are the words that vectors use for a credential of ours, beside its own.
 var vectorNames = map[string][]string{
+	"client_ids":          {"client_id"},
+	"subscription_ids":    {"subscription_id"},
+	"api_keys":            {"api_key"},
+	"encrypt_keys":        {"secret", "encrypt_key"},
+	"verification_tokens": {"verification_token"},
 	"secrets": {"secret", "signing_secrets", "signing_secret", "webhook_secret", "signing_token",
 		"webhook_secrets", "shared_secrets", "secret_keys", "signature_keys", "client_secrets", "api_secrets", "secrets_b64"},
 	"public_key":     {"public_key_pem"},
@@ -69,6 +74,7 @@ func mapSecrets(def *provider.Definition, c *Case) (mapped, error) {
 		m.url, used["callback_url"] = value, true
 	}
 	m.published(def, c, used)
+	m.saas(def, c, used)
 	m.expectFields(def, c, used)
 	m.payments(def, c, used)
 	if err := m.previous(def, c, used); err != nil {
@@ -99,6 +105,24 @@ func mapSecrets(def *provider.Definition, c *Case) (mapped, error) {
 	}
 	m.legacy(def, c)
 	return m, nil
+}
+
+// saas: words of single providers. The URL as registered, tokens that are spent, and
+// that a source checks the age although its scheme does not.
+func (m *mapped) saas(def *provider.Definition, c *Case, used map[string]bool) {
+	if value, ok := c.Secrets["url"].(string); ok && strings.Contains(def.Signed, "url") {
+		m.url, used["url"] = value, true
+	}
+	if list, err := texts(c.Secrets["seen_tokens"]); err == nil && len(list) > 0 && def.Settings["used_tokens"] != nil {
+		m.opts.Settings["used_tokens"], used["seen_tokens"] = strings.Join(list, ","), true
+	}
+	if check, ok := c.Secrets["check_age"].(bool); ok && def.Timestamp != nil {
+		age := def.Tolerance
+		if check {
+			age = 5 * time.Minute
+		}
+		m.opts.Tolerance, used["check_age"] = &age, true
+	}
 }
 
 // basic: "user:password" in one text, parted at the first colon (RFC 7617).

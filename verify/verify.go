@@ -4,6 +4,8 @@ package verify
 
 import (
 	"encoding/base64"
+	"encoding/json"
+	"slices"
 	"sync"
 	"time"
 
@@ -109,11 +111,13 @@ type Verifier struct {
 	plainField bool // a form's field holds the document as it is, not in base64 (Sign)
 
 	challenges []challenge
+	asks       []string // methods that handshakes come with, and no delivery
 	ack        Reply
 	ackBuilder func(v *Verifier, r *provider.Request, now time.Time, sc *scratch) Reply
 	ackFields  []provider.TemplatePiece
 	refusal    *Reply
 	legacy     *Verifier
+	older      []*Verifier
 
 	own          ownScheme
 	ownHandshake ownHandshake
@@ -148,12 +152,21 @@ func (v *Verifier) verify(r *provider.Request, now time.Time, sc *scratch) Resul
 		}
 	}
 	ch := v.matchChallenge(r, sc)
+	if ch != nil && ch.c.Builder != "" {
+		if res, handled := challengeBuilders[ch.c.Builder](v, r, sc); handled {
+			return res
+		}
+		ch = nil
+	}
 	if ch != nil && !ch.c.Signed {
 		return v.answerChallenge(ch, r, "", sc)
 	}
 	by, reason := v.authenticate(r, now, sc)
 	if reason != "" {
 		return v.reject(reason)
+	}
+	if ch == nil && slices.Contains(v.asks, r.Method) {
+		return v.reject(Policy) // what comes this way is a handshake or nothing
 	}
 	if ch != nil {
 		res := v.answerChallenge(ch, r, by, sc)
@@ -204,6 +217,9 @@ func (v *Verifier) checkSigned(r *provider.Request, now time.Time, sc *scratch) 
 		if v.legacy != nil && reason == SignatureMissing {
 			return v.legacy.checkLegacy(r, now, sc, v.sig.headers)
 		}
+		if reason == SignatureMissing && len(v.older) > 0 {
+			return v.checkOlder(r, now, sc)
+		}
 		return "", reason
 	}
 	if reason := v.readTimestamp(r, sc); reason != "" {
@@ -220,6 +236,9 @@ func (v *Verifier) checkSigned(r *provider.Request, now time.Time, sc *scratch) 
 	}
 	if reason := v.checkSyntax(sc); reason != "" {
 		return "", reason
+	}
+	if v.s.StrictJSON && len(r.Body) > 0 && !json.Valid(r.Body) {
+		return "", Policy // a hash continued without the key
 	}
 	if reason := v.checkMerchants(r, sc); reason != "" {
 		return "", reason
@@ -242,15 +261,4 @@ func (v *Verifier) match(r *provider.Request, sc *scratch) (*key, string) {
 		}
 	}
 	return nil, SignatureMismatch
-}
-
-// checkLegacy is asked only where none of the current headers is sent at all: a present
-// one that fails is never forgiven by an older one.
-func (v *Verifier) checkLegacy(r *provider.Request, now time.Time, sc *scratch, current []string) (by, reason string) {
-	for _, h := range current {
-		if _, n := r.Header.Get(h); n > 0 {
-			return "", SignatureMissing
-		}
-	}
-	return v.checkSigned(r, now, sc)
 }
