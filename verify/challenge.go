@@ -104,8 +104,9 @@ func (v *Verifier) matches(ch *challenge, r *provider.Request, sc *scratch) bool
 // challengeDoc reads the body as JSON without settling how the scheme reads it.
 func (sc *scratch) challengeDoc(r *provider.Request) bool {
 	if sc.doc == nil {
+		was := sc.source
 		sc.loadJSON(r.Body)
-		sc.source = sourceNone
+		sc.source = was
 	}
 	return sc.doc != nil
 }
@@ -143,8 +144,26 @@ func (v *Verifier) answerChallenge(ch *challenge, r *provider.Request, by string
 			reply.setMember(m.JSON, mac, ch.c.Reply.JSON != "")
 		}
 	}
-	return Result{Verdict: Challenge, Reply: reply}
+	res := Result{Verdict: Challenge, Reply: reply}
+	if ch.c.Capture != nil {
+		secret, ok := v.valueAt(&ch.c.Capture.FromWhere, r, sc)
+		if !ok || len(secret) < leastCaptured || !echoable(secret, provider.ReplyFormat{}) {
+			return v.refuseChallenge(ch, Policy)
+		}
+		switch {
+		case len(v.keys) == 0:
+			res.Capture = &Capture{Credential: ch.c.Capture.Credential, Secret: string(secret)}
+		case equalToken(v.keys, secret) == nil:
+			// Anybody can send a handshake: the first one counts. The kept secret itself is
+			// the provider asking again for an answer that it did not get.
+			return v.refuseChallenge(ch, Policy)
+		}
+	}
+	return res
 }
+
+// leastCaptured is the least length of a secret, as for those of the configuration.
+const leastCaptured = 8
 
 func setEcho(reply *Reply, f provider.ReplyFormat, value []byte) {
 	if f.Header != "" {
@@ -190,6 +209,7 @@ func (r *Reply) setMember(name, value string, follows bool) {
 
 func (v *Verifier) refuseChallenge(ch *challenge, reason string) Result {
 	res := v.reject(reason)
+	res.handshake = true
 	if ch.c.Refusal != 0 {
 		res.Reply = &Reply{Status: ch.c.Refusal}
 	}

@@ -72,12 +72,12 @@ func (v *Verifier) sumWith(k *key, alg algorithm, sc *scratch) []byte {
 		h.Write(k.secret)
 	}
 	want := h.Sum(sc.sum[:0])
-	v.hashers[alg].Put(h)
+	v.pools.hashers[alg].Put(h)
 	return want
 }
 
 func (v *Verifier) hasher(alg algorithm) hash.Hash {
-	h, ok := v.hashers[alg].Get().(hash.Hash)
+	h, ok := v.pools.hashers[alg].Get().(hash.Hash)
 	if !ok {
 		return alg.new()
 	}
@@ -104,7 +104,7 @@ func (v *Verifier) digest(sc *scratch) []byte {
 		h.Write(p)
 	}
 	sum := h.Sum(sc.sum[:0])
-	v.hashers[sc.alg].Put(h)
+	v.pools.hashers[sc.alg].Put(h)
 	return sum
 }
 
