@@ -39,8 +39,8 @@ type Case struct {
 	// Captures is what the handshake hands over for keeping, in the vector's words.
 	Captures map[string]string `json:"captures,omitempty"`
 
-	FailureReason *string      `json:"failure_reason,omitempty"`
-	Livemode      *bool        `json:"livemode,omitempty"`
+	FailureReason *string `json:"failure_reason,omitempty"`
+	Livemode      *bool   `json:"livemode,omitempty"`
 
 	file string
 }

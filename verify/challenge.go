@@ -184,7 +184,7 @@ func setEcho(reply *Reply, f provider.ReplyFormat, value []byte) {
 // get here (echoable), and none with a ":", which joins version, time and body at those
 // who sign "v0:<time>:<body>".
 func (v *Verifier) replyMAC(m *provider.ReplyMAC, value []byte, by string, sc *scratch) (string, bool) {
-	if bytes.IndexByte(value, ':') >= 0 {
+	if bytes.IndexByte(value, ':') >= 0 || v.nobody {
 		return "", false
 	}
 	for i := range v.keys {

@@ -43,17 +43,19 @@ func (v *Verifier) check(sc *scratch) *key {
 // sumWith computes the MAC, or the plain hash with the key in its place, into sc.sum.
 func (v *Verifier) sumWith(k *key, alg algorithm, sc *scratch) []byte {
 	if v.kind == primHMAC || v.kind == primStandard {
-		pool := k.macs[alg]
-		m := pool.Get().(hash.Hash)
-		m.Reset()
+		state, m := k.macs[alg], v.hasher(alg)
+		loadState(m, state.inner)
 		for i, p := range sc.parts {
 			if i+1 == sc.keyAt {
 				p = k.secret
 			}
 			m.Write(p)
 		}
+		inner := m.Sum(sc.sum[:0])
+		loadState(m, state.outer)
+		m.Write(inner)
 		want := m.Sum(sc.sum[:0])
-		pool.Put(m)
+		v.pools.hashers[alg].Put(m)
 		return want
 	}
 	h := v.hasher(alg)

@@ -89,7 +89,7 @@ type Options struct {
 // Verifier verifies deliveries of one source. It is immutable and safe for concurrent use.
 type Verifier struct {
 	name   string
-	s      provider.Scheme
+	s      *provider.Scheme
 	kind   primitive
 	alg    algorithm
 	minAlg algorithm
@@ -135,6 +135,7 @@ type Verifier struct {
 	ownAck       ownAck
 	source       KeySource
 
+	nobody   bool   // its keys stand for merchants that we do not know
 	captures string // the credential that a handshake delivers, "" = none
 
 	b64, b64url *base64.Encoding
