@@ -55,7 +55,7 @@ func (e *TenantError) Error() string { return fmt.Sprintf("tenant %q: %v", e.Ten
 // Unwrap gives the cause.
 func (e *TenantError) Unwrap() error { return e.Err }
 
-// ErrSharedSecret: two merchants with one key would each prove the other's deliveries.
+// ErrSharedSecret is two merchants with one key: each would prove the other's deliveries.
 var ErrSharedSecret = errors.New("shares a secret with another tenant, so that neither proves who sent a delivery")
 
 // NewTenants compiles a definition for many merchants: own are the credentials of
