@@ -12,9 +12,11 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 
+	"penstock/cli"
 	"penstock/config"
 	"penstock/ingest"
 	"penstock/provider"
+	"penstock/vault"
 	"penstock/verify"
 )
 
@@ -41,7 +43,14 @@ func (c catalogue) Inline(node ast.Node) (config.ProviderInfo, error) {
 
 func providerInfo(d *provider.Definition) config.ProviderInfo {
 	ranges, _ := d.IPRanges()
-	info := config.ProviderInfo{Name: d.Name, MaxBody: d.MaxBody(), RetryHorizon: d.RetryHorizon(), HasIPs: len(ranges) > 0, Handle: d}
+	info := config.ProviderInfo{Name: d.Name, MaxBody: d.MaxBody(), RetryHorizon: d.RetryHorizon(), HasIPs: len(ranges) > 0, Captures: d.Captures(), Handle: d}
+	places, err := d.TenantPlaces()
+	switch {
+	case err != nil:
+		info.TenantError = err.Error()
+	case places.Credential != nil:
+		info.Tenant = places.Credential.Name
+	}
 	for _, s := range d.CredentialSpecs() {
 		info.Credentials = append(info.Credentials, config.CredentialSpec{Name: s.Name, Secret: s.Secret, Required: s.Required, About: s.About, AnyOf: s.AnyOf})
 	}
@@ -59,11 +68,12 @@ type epoch struct {
 	Group      string        `json:"group,omitempty"`
 	Identity   string        `json:"identity,omitempty"`
 	Mode       string        `json:"mode,omitempty"`
+	Tenants    bool          `json:"tenants,omitempty"`
 }
 
 func epochOf(s *config.Source, f *config.Forward) ([]byte, error) {
 	d := s.Definition.(*provider.Definition)
-	e := epoch{Source: s.Name, Provider: d.Name, Definition: string(d.YAML()), Window: s.Dedupe.Window, Group: s.Dedupe.Group, Identity: s.Dedupe.Identity, Mode: s.Mode}
+	e := epoch{Source: s.Name, Provider: d.Name, Definition: string(d.YAML()), Window: s.Dedupe.Window, Group: s.Dedupe.Group, Identity: s.Dedupe.Identity, Mode: s.Mode, Tenants: s.Tenants != nil}
 	if f != nil {
 		e.Topic = topicOf(s, f, d.Name)
 	}
@@ -80,12 +90,12 @@ func topicOf(s *config.Source, f *config.Forward, providerName string) string {
 
 // endpoints makes what the edge serves out of the configured sources. Every mistake is
 // reported with the place of its source.
-func endpoints(c *config.Config, register func(source string, doc []byte) uint64) (out []ingest.Source, warnings []string, err error) {
+func endpoints(c *config.Config, kept *vault.Vault, register func(source string, doc []byte) uint64) (out []ingest.Source, warnings []string, err error) {
 	var errs []error
 	for i := range c.Sources {
 		s := &c.Sources[i]
 		place := fmt.Sprintf("%s:%d:%d: source %s", c.Path, s.Line, s.Col, s.Name)
-		e, weak, err := endpoint(s)
+		e, weak, err := endpoint(s, kept)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", place, err))
 			continue
@@ -104,13 +114,13 @@ func endpoints(c *config.Config, register func(source string, doc []byte) uint64
 	return out, warnings, errors.Join(errs...)
 }
 
-func endpoint(s *config.Source) (e ingest.Source, warnings []string, err error) {
+func endpoint(s *config.Source, kept *vault.Vault) (e ingest.Source, warnings []string, err error) {
 	d := s.Definition.(*provider.Definition)
-	v, err := verifier(s)
+	v, err := cli.NewVerifier(s, kept)
 	if err != nil {
 		return e, nil, err
 	}
-	e = ingest.Source{Name: s.Name, Provider: d.Name, Path: s.Path, Methods: d.Methods(), Verifier: v, MaxBody: int64(s.MaxBody), PublicURL: s.URL()}
+	e = ingest.Source{Name: s.Name, Provider: d.Name, Path: s.Path, Methods: d.Methods(), Verifier: newLive(v), MaxBody: int64(s.MaxBody), PublicURL: s.URL()}
 	if s.Rate != nil {
 		e.Rate, e.Burst = s.Rate.PerSecond, s.Rate.Burst
 	}
@@ -127,16 +137,6 @@ func endpoint(s *config.Source) (e ingest.Source, warnings []string, err error) 
 		}
 	}
 	return e, v.Warnings(), nil
-}
-
-func verifier(s *config.Source) (*verify.Verifier, error) {
-	creds := provider.Credentials{}
-	for name, values := range s.Credentials {
-		for _, v := range values {
-			creds[name] = append(creds[name], v.Reveal())
-		}
-	}
-	return verify.New(s.Definition.(*provider.Definition), creds, verify.Options{Tolerance: s.Tolerance, Settings: s.Settings})
 }
 
 func allowed(list []string, d *provider.Definition) (out []netip.Prefix, err error) {

@@ -154,7 +154,7 @@ type Forward struct {
 // Kafka is how to reach it and what goes where.
 type Kafka struct {
 	Brokers          []string      `yaml:"brokers" required:"true" check:"hostport" doc:"bootstrap addresses"`
-	Topic            string        `live:"true" yaml:"topic" default:"webhooks.{provider}" check:"topic" doc:"where events go; {provider} and {source} are filled in"`
+	Topic            string        `live:"true" yaml:"topic" default:"webhooks.{provider}" check:"topic" doc:"where events go; {provider}, {source} and {tenant} are filled in"`
 	DeadLetterTopic  string        `yaml:"dead_letter_topic" default:"webhooks.dead" check:"topic" doc:"where goes what cannot be published"`
 	CreateTopics     *CreateTopics `yaml:"create_topics" doc:"make a missing topic at its first event; without it nothing is created"`
 	Compression      string        `yaml:"compression" default:"zstd" enum:"none|gzip|snappy|lz4|zstd" doc:"of record batches"`

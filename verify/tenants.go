@@ -160,6 +160,7 @@ func (t *Tenants) add(id string, creds provider.Credentials) error {
 	for _, d := range owned {
 		t.owners[d] = id
 	}
+	v.naming = func(r *provider.Request) error { return t.nameIn(id, r) }
 	t.set[id] = &tenant{id: id, v: v, owned: owned, prints: fingerprints(t.def, creds)}
 	return nil
 }
@@ -231,9 +232,7 @@ func (t *Tenants) Verify(r *provider.Request, now time.Time) (res Result) {
 	t.stranger.put(sc)
 	switch {
 	case one != nil:
-		if res.Verdict != Rejected {
-			res.Tenant = one.id
-		}
+		res.Tenant = one.id // also of what is refused: its verdict says that nothing is proved
 	case v == t.stranger && !res.handshake && res.Verdict == Rejected:
 		res.Reason, res.Shown = MerchantMismatch, res.Reason
 	case v == t.stranger && res.Verdict == Accepted: // nobody has its keys; never on trust

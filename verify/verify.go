@@ -51,7 +51,7 @@ const (
 type Result struct {
 	Verdict    Verdict
 	Reason     string // set when rejected
-	Tenant     string // the merchant that the delivery names, where the scheme proves one
+	Tenant     string // the merchant of ours that the delivery names; proved where it is accepted
 	VerifiedBy string // scheme and fingerprint of the credential: "hmac:1f2e3d4c"
 	Reply      *Reply // of a challenge, or the refusal that the provider prescribes
 
@@ -135,8 +135,9 @@ type Verifier struct {
 	ownAck       ownAck
 	source       KeySource
 
-	nobody   bool   // its keys stand for merchants that we do not know
-	captures string // the credential that a handshake delivers, "" = none
+	naming   func(r *provider.Request) error // names the merchant of test deliveries
+	nobody   bool                            // its keys stand for merchants that we do not know
+	captures string                          // the credential that a handshake delivers, "" = none
 
 	b64, b64url *base64.Encoding
 	pools       *pools
