@@ -370,3 +370,25 @@ func TestCapture(t *testing.T) {
 		})
 	}
 }
+
+// FuzzTenants: whatever a body names, nothing unsigned is taken, and who is not known is
+// told what who is known is told.
+func FuzzTenants(f *testing.F) {
+	for _, body := range []string{`{"account":"acct_1"}`, `{"account":"acct_2"}`, `{"account":null}`, `{"account":["acct_1"]}`,
+		`{"account":"acct_1","account":"acct_2"}`, `{"Account":"acct_1","account":"acct_1"}`, `account=acct_1`, ``, `{`} {
+		f.Add([]byte(body), "t=1780000000,v1=00")
+	}
+	set, _ := tenantsOf(f, "stripe", "acct_1")
+	f.Fuzz(func(t *testing.T, body []byte, signature string) {
+		r := delivery("stripe")
+		r.Body = body
+		r.Header = setHeader(r.Header, "Stripe-Signature", strings.NewReplacer("\r", "", "\n", "").Replace(signature))
+		res := set.Verify(r, testNow)
+		if res.Verdict != Rejected || res.Reason == Policy {
+			t.Fatalf("%s %s", res.Verdict, res.Reason)
+		}
+		if res.Tenant == "" && (res.Reason != MerchantMismatch || res.Shown == "" || res.Shown == MerchantMismatch) {
+			t.Fatalf("nobody of ours: %s, shown %s", res.Reason, res.Shown)
+		}
+	})
+}
