@@ -22,6 +22,9 @@ type TenantPlaces struct {
 // TenantPlaces finds the places. An error says why no credentials could be selected.
 func (d *Definition) TenantPlaces() (TenantPlaces, error) {
 	var p TenantPlaces
+	if names := d.ReadingCredentials(); len(names) > 0 {
+		return p, fmt.Errorf("deliveries of %s are sealed with a credential (%s), and a source has one of it, not one for each merchant", d.Name, names[0])
+	}
 	for _, c := range d.EffectiveCredentials() {
 		if c.Role != "merchant" {
 			continue
@@ -32,6 +35,8 @@ func (d *Definition) TenantPlaces() (TenantPlaces, error) {
 		p.Credential = &c
 	}
 	switch {
+	case p.Credential != nil && p.Credential.Field == d.Signature.Field:
+		return p, fmt.Errorf("a delivery of %s names the merchant inside its signature, several at once, so none can select", d.Name)
 	case p.Credential != nil && d.Each != "":
 		p.List = d.Each
 	case p.Credential != nil:
