@@ -19,6 +19,7 @@ var arrows = map[string][]string{
 	"verify":   {"provider"},
 	"ingest":   {"verify", "archive", "provider"},
 	"dedupe":   {"archive"},
+	"vault":    {},
 	"forward":  {"archive", "provider"},
 	"admin":    {"archive"},
 	"fetch":    {},

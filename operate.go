@@ -10,6 +10,7 @@ import (
 
 	"penstock/admin"
 	"penstock/archive"
+	"penstock/cli"
 	"penstock/config"
 	"penstock/forward"
 	"penstock/provider"
@@ -129,7 +130,7 @@ func (o operator) Reverify(_ context.Context, id string, force bool, by string) 
 	if s == nil {
 		return admin.Verification{}, fmt.Errorf("%w: source %s is not configured any more", admin.ErrConflict, d.Source)
 	}
-	v, err := verifier(s, o.keys)
+	v, err := cli.NewVerifier(s, o.vault, o.keysOf)
 	if err != nil {
 		return admin.Verification{}, fmt.Errorf("%w: %w", admin.ErrUnavailable, err)
 	}
@@ -256,6 +257,9 @@ func (p *program) health() admin.Health {
 	}
 	if !p.archive.IndexReady() {
 		h.Degraded = append(h.Degraded, "index is being built")
+	}
+	if p.vault != nil && len(p.vault.Damaged()) > 0 {
+		h.Degraded = append(h.Degraded, "secrets in the vault are damaged")
 	}
 	if why := p.failed.Load(); why != nil {
 		h.Degraded = append(h.Degraded, "the changed configuration is not in force")

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,6 +25,7 @@ import (
 	"penstock/fetch"
 	"penstock/forward"
 	"penstock/ingest"
+	"penstock/vault"
 	"penstock/verify"
 )
 
@@ -47,6 +49,12 @@ type program struct {
 	cat     config.Catalogue
 
 	releasing releases
+
+	vault *vault.Vault // nil: no key is configured
+	// changing is held while sources are replaced, and while one of them gets a tenant or a
+	// captured secret: what was kept is in force when somebody is told so.
+	changing sync.Mutex
+	live     map[string]*live // by source
 }
 
 // build makes the parts in the order of the pipeline; nothing listens yet.
@@ -69,6 +77,9 @@ func build(conf *config.Config, log *zap.Logger, cat config.Catalogue) (*program
 		return nil, err
 	}
 	p.epochs.open(p.archive, conf)
+	if p.vault, err = openVault(conf, log); err != nil {
+		return nil, errors.Join(err, p.archive.Close())
+	}
 	if p.keys, err = fetch.New(fetch.Options{
 		Dir: filepath.Join(conf.Archive.Dir, "keys"), Check: verify.PublishedDocument, Logger: log.Named("keys"), Registerer: reg,
 	}); err != nil {
@@ -152,16 +163,23 @@ func (p *program) buildIngest(conf *config.Config, reg *prometheus.Registry) err
 	if p.ingest, err = ingest.New(o, p.archive); err != nil {
 		return err
 	}
-	list, warnings, err := endpoints(conf, p.keys, p.archive.RegisterEpoch)
+	p.changing.Lock()
+	defer p.changing.Unlock()
+	list, warnings, err := endpoints(conf, p.vault, p.keysOf, p.archive.RegisterEpoch)
 	if err != nil {
 		return err
 	}
 	p.warn(warnings)
-	return p.ingest.SetSources(list)
+	lives := p.captures(list)
+	if err := p.ingest.SetSources(list); err != nil {
+		return err
+	}
+	p.live = lives
+	return nil
 }
 
 func (p *program) buildAdmin(conf *config.Config, reg *prometheus.Registry) error {
-	o := admin.Options{Listen: conf.Admin.Listen, Tokens: tokens(conf), Archive: p.archive, Sources: operator{p}, Reverifier: operator{p}, Health: p.health, Stats: p.stats, Reload: p.askReload,
+	o := admin.Options{Listen: conf.Admin.Listen, Tokens: tokens(conf), Archive: p.archive, Sources: operator{p}, Tenants: operator{p}, Reverifier: operator{p}, Health: p.health, Stats: p.stats, Reload: p.askReload,
 		Logger: p.log.Named("admin"), Gatherer: reg, Registerer: reg, Version: cli.Version}
 	if p.pump != nil {
 		o.Replayer = operator{p}
@@ -222,10 +240,13 @@ func (p *program) askReload(ctx context.Context) error {
 
 // reload puts sources and tokens of a new configuration in force, all or nothing.
 func (p *program) reload(next *config.Config, restart []string) error {
-	list, warnings, err := endpoints(next, p.keys, p.archive.RegisterEpoch)
+	p.changing.Lock()
+	defer p.changing.Unlock()
+	list, warnings, err := endpoints(next, p.vault, p.keysOf, p.archive.RegisterEpoch)
 	if err != nil {
 		return err
 	}
+	lives := p.captures(list)
 	if err := p.admin.SetTokens(tokens(next)); err != nil {
 		return err
 	}
@@ -233,6 +254,7 @@ func (p *program) reload(next *config.Config, restart []string) error {
 	if err := p.ingest.SetSources(list); err != nil {
 		return errors.Join(err, p.admin.SetTokens(tokens(p.conf.Load())))
 	}
+	p.live = lives
 	was := p.conf.Swap(next)
 	p.warn(warnings)
 	if p.pump != nil {

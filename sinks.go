@@ -53,7 +53,7 @@ func (e *epochs) source(id, near uint64) (*forward.SourceInfo, error) {
 		}
 	}
 	s := &forward.SourceInfo{Name: ep.Source, Provider: ep.Provider, Definition: d, Secrets: secrets, PublicURL: e.urls[ep.Source], Topic: ep.Topic,
-		Window: ep.Window, Group: ep.Group, LiveOnly: ep.Mode == "live", ByContent: ep.Identity == "body"}
+		Window: ep.Window, Group: ep.Group, Tenants: ep.Tenants, LiveOnly: ep.Mode == "live", ByContent: ep.Identity == "body"}
 	e.known[id] = s
 	return s, nil
 }

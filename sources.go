@@ -12,10 +12,11 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 
+	"penstock/cli"
 	"penstock/config"
-	"penstock/fetch"
 	"penstock/ingest"
 	"penstock/provider"
+	"penstock/vault"
 	"penstock/verify"
 )
 
@@ -42,7 +43,14 @@ func (c catalogue) Inline(node ast.Node) (config.ProviderInfo, error) {
 
 func providerInfo(d *provider.Definition) config.ProviderInfo {
 	ranges, _ := d.IPRanges()
-	info := config.ProviderInfo{Name: d.Name, MaxBody: d.MaxBody(), RetryHorizon: d.RetryHorizon(), HasIPs: len(ranges) > 0, Handle: d}
+	info := config.ProviderInfo{Name: d.Name, MaxBody: d.MaxBody(), RetryHorizon: d.RetryHorizon(), HasIPs: len(ranges) > 0, Captures: d.Captures(), Handle: d}
+	places, err := d.TenantPlaces()
+	switch {
+	case err != nil:
+		info.TenantError = err.Error()
+	case places.Credential != nil:
+		info.Tenant = places.Credential.Name
+	}
 	for _, s := range d.CredentialSpecs() {
 		info.Credentials = append(info.Credentials, config.CredentialSpec{Name: s.Name, Secret: s.Secret, Required: s.Required, About: s.About, AnyOf: s.AnyOf})
 	}
@@ -60,11 +68,12 @@ type epoch struct {
 	Group      string        `json:"group,omitempty"`
 	Identity   string        `json:"identity,omitempty"`
 	Mode       string        `json:"mode,omitempty"`
+	Tenants    bool          `json:"tenants,omitempty"`
 }
 
 func epochOf(s *config.Source, f *config.Forward) ([]byte, error) {
 	d := s.Definition.(*provider.Definition)
-	e := epoch{Source: s.Name, Provider: d.Name, Definition: string(d.YAML()), Window: s.Dedupe.Window, Group: s.Dedupe.Group, Identity: s.Dedupe.Identity, Mode: s.Mode}
+	e := epoch{Source: s.Name, Provider: d.Name, Definition: string(d.YAML()), Window: s.Dedupe.Window, Group: s.Dedupe.Group, Identity: s.Dedupe.Identity, Mode: s.Mode, Tenants: s.Tenants != nil}
 	if f != nil {
 		e.Topic = topicOf(s, f, d.Name)
 	}
@@ -81,12 +90,12 @@ func topicOf(s *config.Source, f *config.Forward, providerName string) string {
 
 // endpoints makes what the edge serves out of the configured sources. Every mistake is
 // reported with the place of its source.
-func endpoints(c *config.Config, keys *fetch.Fetcher, register func(source string, doc []byte) uint64) (out []ingest.Source, warnings []string, err error) {
+func endpoints(c *config.Config, kept *vault.Vault, keys cli.KeysOf, register func(source string, doc []byte) uint64) (out []ingest.Source, warnings []string, err error) {
 	var errs []error
 	for i := range c.Sources {
 		s := &c.Sources[i]
 		place := fmt.Sprintf("%s:%d:%d: source %s", c.Path, s.Line, s.Col, s.Name)
-		e, weak, err := endpoint(s, keys)
+		e, weak, err := endpoint(s, kept, keys)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", place, err))
 			continue
@@ -105,13 +114,13 @@ func endpoints(c *config.Config, keys *fetch.Fetcher, register func(source strin
 	return out, warnings, errors.Join(errs...)
 }
 
-func endpoint(s *config.Source, keys *fetch.Fetcher) (e ingest.Source, warnings []string, err error) {
+func endpoint(s *config.Source, kept *vault.Vault, keys cli.KeysOf) (e ingest.Source, warnings []string, err error) {
 	d := s.Definition.(*provider.Definition)
-	v, err := verifier(s, keys)
+	v, err := cli.NewVerifier(s, kept, keys)
 	if err != nil {
 		return e, nil, err
 	}
-	e = ingest.Source{Name: s.Name, Provider: d.Name, Path: s.Path, Methods: d.Methods(), Verifier: v, MaxBody: int64(s.MaxBody), PublicURL: s.URL()}
+	e = ingest.Source{Name: s.Name, Provider: d.Name, Path: s.Path, Methods: d.Methods(), Verifier: newLive(v), MaxBody: int64(s.MaxBody), PublicURL: s.URL()}
 	if s.Rate != nil {
 		e.Rate, e.Burst = s.Rate.PerSecond, s.Rate.Burst
 	}
@@ -130,33 +139,16 @@ func endpoint(s *config.Source, keys *fetch.Fetcher) (e ingest.Source, warnings 
 	return e, v.Warnings(), nil
 }
 
-// verifier makes what checks a source's deliveries. What its provider publishes is fetched
-// from the hosts that its definition names, and from the first moment where it can be.
-func verifier(s *config.Source, keys *fetch.Fetcher) (*verify.Verifier, error) {
-	creds := provider.Credentials{}
-	for name, values := range s.Credentials {
-		for _, v := range values {
-			creds[name] = append(creds[name], v.Reveal())
-		}
-	}
-	def := s.Definition.(*provider.Definition)
-	o := verify.Options{Tolerance: s.Tolerance, Settings: s.Settings}
-	hosts, ahead := verify.PublishedHosts(def, creds, s.Settings)
-	if len(hosts) == 0 {
-		return verify.New(def, creds, o)
-	}
-	view := keys.For(hosts...)
-	o.Keys = view
-	v, err := verify.New(def, creds, o)
-	if err != nil {
-		return nil, err
-	}
+// keysOf opens what providers publish at the hosts of a source, and fetches ahead what will
+// be needed from the first delivery on.
+func (p *program) keysOf(hosts, ahead []string) (verify.KeySource, error) {
+	view := p.keys.For(hosts...)
 	for _, url := range ahead {
 		if err := view.Prefetch(url); err != nil {
 			return nil, err
 		}
 	}
-	return v, nil
+	return view, nil
 }
 
 func allowed(list []string, d *provider.Definition) (out []netip.Prefix, err error) {

@@ -118,6 +118,7 @@ type Options struct {
 	Replayer   Replayer
 	Reverifier Reverifier
 	Sources    Sources
+	Tenants    Tenants
 	Health     func() Health                   // nil = always ready
 	Stats      func(ctx context.Context) any   // rendered as JSON; nil = {}
 	Reload     func(ctx context.Context) error // re-reads the config; nil = 501

@@ -64,6 +64,11 @@ func (s *Server) table() []route {
 		{method: "GET", path: "/api/v1/sources", who: people, serve: s.sources},
 		{method: "POST", path: "/api/v1/sources/{name}/pause", who: operators, serve: s.pause, change: true},
 		{method: "POST", path: "/api/v1/sources/{name}/resume", who: operators, serve: s.resume, change: true},
+		{method: "GET", path: "/api/v1/sources/{name}/tenants", who: people, serve: s.tenants},
+		{method: "PUT", path: "/api/v1/sources/{name}/tenants/{id}", who: operators, serve: s.putTenant, change: true},
+		{method: "DELETE", path: "/api/v1/sources/{name}/tenants/{id}", who: operators, serve: s.deleteTenant, change: true},
+		{method: "GET", path: "/api/v1/sources/{name}/captured", who: operators, serve: s.captured, change: true},
+		{method: "DELETE", path: "/api/v1/sources/{name}/captured", who: operators, serve: s.clearCaptured, change: true},
 		{method: "POST", path: "/api/v1/reload", who: operators, serve: s.reload, change: true},
 
 		{method: "GET", path: "/{$}", who: pages, serve: s.pageList},

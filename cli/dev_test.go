@@ -63,7 +63,7 @@ func devRun(t *testing.T, w *world, dir string, look func(c *config.Config)) {
 // signable: any program can sign with what stands in the file.
 func signable(t *testing.T, s *config.Source) {
 	t.Helper()
-	v, err := verifierOf(s)
+	v, err := signerOf(s)
 	if err != nil {
 		t.Errorf("%s: %v", s.Name, err)
 		return

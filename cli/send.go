@@ -73,7 +73,7 @@ func (a *app) send(ctx context.Context, f *sendFlags) int {
 	if err != nil {
 		return a.fail(exitUsage, "%v", err)
 	}
-	v, err := verifierOf(s)
+	v, err := signerOf(s)
 	if err != nil {
 		return a.fail(exitUsage, "source %s: %v", s.Name, err)
 	}

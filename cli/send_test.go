@@ -34,7 +34,7 @@ func newFakeGateway(t *testing.T, c *config.Config) *fakeGateway {
 	verifiers := map[string]*verify.Verifier{}
 	urls := map[string]string{}
 	for i := range c.Sources {
-		v, err := verifierOf(&c.Sources[i])
+		v, err := signerOf(&c.Sources[i])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -253,7 +253,7 @@ func TestVerify(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := verifierOf(&c.Sources[1])
+	v, err := signerOf(&c.Sources[1])
 	if err != nil {
 		t.Fatal(err)
 	}

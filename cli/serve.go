@@ -97,11 +97,18 @@ so run it where the gateway runs.`,
 // compileSources builds every verifier, as serve would: a key that cannot be read is a
 // mistake of the configuration too. What a verifier warns of, serve logs.
 func compileSources(c *config.Config) (warnings []string, err error) {
+	kept, err := readVault(c)
+	if err != nil {
+		return nil, err
+	}
+	if kept != nil {
+		warnings = append(warnings, kept.Damaged()...)
+	}
 	var errs []error
 	for i := range c.Sources {
 		s := &c.Sources[i]
 		place := fmt.Sprintf("%s:%d:%d: source %s", c.Path, s.Line, s.Col, s.Name)
-		v, err := verifierOf(s)
+		v, err := NewVerifier(s, kept, nil)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", place, err))
 			continue

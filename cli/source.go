@@ -11,8 +11,6 @@ import (
 	"strings"
 
 	"penstock/config"
-	"penstock/provider"
-	"penstock/verify"
 )
 
 // devDir is where `penstock dev` keeps everything unless told otherwise.
@@ -20,21 +18,6 @@ const devDir = "./.penstock"
 
 // devConfig is the config in force of a dev directory.
 func devConfig(dir string) string { return filepath.Join(dir, "penstock.yaml") }
-
-// verifierOf builds what checks and signs deliveries of a source.
-func verifierOf(s *config.Source) (*verify.Verifier, error) {
-	d, ok := s.Definition.(*provider.Definition)
-	if !ok {
-		return nil, fmt.Errorf("BUG: source %s holds a %T for a definition", s.Name, s.Definition)
-	}
-	creds := provider.Credentials{}
-	for name, values := range s.Credentials {
-		for _, v := range values {
-			creds[name] = append(creds[name], v.Reveal())
-		}
-	}
-	return verify.New(d, creds, verify.Options{Tolerance: s.Tolerance, Settings: s.Settings})
-}
 
 // findSource takes the source by name, or the one of a provider.
 func findSource(c *config.Config, name, providerName string) (*config.Source, error) {

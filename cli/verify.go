@@ -55,7 +55,11 @@ func (a *app) verifyCase(file, source, path string, now int64, asJSON bool) int 
 	if err != nil {
 		return a.fail(exitUsage, "%v", err)
 	}
-	v, err := verifierOf(s)
+	kept, err := readVault(c)
+	if err != nil {
+		return a.fail(exitUsage, "%v", err)
+	}
+	v, err := NewVerifier(s, kept, nil)
 	if err != nil {
 		return a.fail(exitUsage, "source %s: %v", s.Name, err)
 	}

@@ -127,9 +127,9 @@ func checkPath(s string) (string, error) {
 }
 
 func checkTopic(s string) (string, error) {
-	plain := strings.NewReplacer("{provider}", "x", "{source}", "x").Replace(s)
+	plain := strings.NewReplacer("{provider}", "x", "{source}", "x", "{tenant}", "x").Replace(s)
 	if !topicName.MatchString(plain) || plain == "." || plain == ".." {
-		return "letters, digits, . _ - and the placeholders {provider}, {source}; 249 at most", fmt.Errorf("%q is no topic name", s)
+		return "letters, digits, . _ - and the placeholders {provider}, {source}, {tenant}; 249 at most", fmt.Errorf("%q is no topic name", s)
 	}
 	return "", nil
 }

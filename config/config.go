@@ -85,11 +85,18 @@ type Token struct {
 
 // Archive is where deliveries are kept.
 type Archive struct {
-	Dir         string     `yaml:"dir" required:"true" doc:"directory of this process alone, relative to the working directory"`
-	Retention   Retention  `yaml:"retention" doc:"when whole segments go, oldest first; never what a sink has not had"`
-	Quarantine  Quarantine `yaml:"quarantine" doc:"refused deliveries"`
-	SegmentSize Size       `yaml:"segment_size" default:"64MiB" min:"1MiB" max:"1GiB" doc:"size of one file of the log"`
-	Reserve     int        `yaml:"reserve" default:"5" min:"0" max:"50" doc:"percent of the disk kept free; at it ingest answers 503"`
+	Dir         string      `yaml:"dir" required:"true" doc:"directory of this process alone, relative to the working directory"`
+	Retention   Retention   `yaml:"retention" doc:"when whole segments go, oldest first; never what a sink has not had"`
+	Quarantine  Quarantine  `yaml:"quarantine" doc:"refused deliveries"`
+	SegmentSize Size        `yaml:"segment_size" default:"64MiB" min:"1MiB" max:"1GiB" doc:"size of one file of the log"`
+	Encryption  *Encryption `yaml:"encryption" doc:"keeps sealed what the API and handshakes deliver: merchants' credentials, captured secrets"`
+	Reserve     int         `yaml:"reserve" default:"5" min:"0" max:"50" doc:"percent of the disk kept free; at it ingest answers 503"`
+}
+
+// Encryption is the archive's key. It seals the vault; bodies are not encrypted by it.
+type Encryption struct {
+	Key      Secret   `yaml:"key" required:"true" doc:"32 bytes in hexadecimal or base64 (openssl rand -hex 32)"`
+	Previous []Secret `yaml:"previous" doc:"keys that were in force before: what they sealed is sealed again under key"`
 }
 
 // Retention is when deliveries go. Zero means no bound.
@@ -147,7 +154,7 @@ type Forward struct {
 // Kafka is how to reach it and what goes where.
 type Kafka struct {
 	Brokers          []string      `yaml:"brokers" required:"true" check:"hostport" doc:"bootstrap addresses"`
-	Topic            string        `live:"true" yaml:"topic" default:"webhooks.{provider}" check:"topic" doc:"where events go; {provider} and {source} are filled in"`
+	Topic            string        `live:"true" yaml:"topic" default:"webhooks.{provider}" check:"topic" doc:"where events go; {provider}, {source} and {tenant} are filled in"`
 	DeadLetterTopic  string        `yaml:"dead_letter_topic" default:"webhooks.dead" check:"topic" doc:"where goes what cannot be published"`
 	CreateTopics     *CreateTopics `yaml:"create_topics" doc:"make a missing topic at its first event; without it nothing is created"`
 	Compression      string        `yaml:"compression" default:"zstd" enum:"none|gzip|snappy|lz4|zstd" doc:"of record batches"`
@@ -195,6 +202,11 @@ type Source struct {
 	ClientCA    string              `yaml:"client_ca" check:"pem" doc:"client certificates of this provider (mTLS); wants ingest.tls"`
 	Settings    map[string]string   `yaml:"settings" doc:"knobs of the provider's scheme, such as algorithm: sha3-256"`
 	Paused      bool                `yaml:"paused" default:"false" doc:"true: taken, kept and answered, published when it is false again"`
+
+	// Tenants are the merchants behind the source, by the name that deliveries give them;
+	// nil where there is one alone, empty where all of them are put by the API.
+	Tenants     map[string]map[string][]Secret `yaml:"-" json:"-"`
+	tenantTexts []tenantText
 
 	Definition any    `yaml:"-" json:"-"` // the catalogue's handle of the definition
 	Inline     bool   `yaml:"-"`          // the definition stands in this file
@@ -256,6 +268,9 @@ type ProviderInfo struct {
 	MaxBody      int64         // the provider's documented maximum, 0 = none
 	RetryHorizon time.Duration // how long it repeats, 0 = unknown; a shorter window is warned of
 	HasIPs       bool          // it publishes its addresses: allow_ips may say "provider"
+	Tenant       string        // the credential that names the merchant, where one does
+	TenantError  string        // why a source of it cannot have many merchants, "" = it can
+	Captures     string        // the credential that a handshake delivers, "" = none
 	Handle       any           // the definition itself, opaque here
 }
 

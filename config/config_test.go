@@ -56,10 +56,11 @@ func providers() catalogue {
 	for _, p := range []ProviderInfo{
 		{Name: "stripe", Credentials: list, RetryHorizon: 72 * time.Hour},
 		{Name: "github", Credentials: list, MaxBody: 25 << 20, HasIPs: true},
-		{Name: "liqpay", Credentials: []CredentialSpec{{Name: "public_key"}, {Name: "private_key", Secret: true, Required: true, About: "private key of the shop"}}},
+		{Name: "asana", Credentials: []CredentialSpec{{Name: "secrets", Secret: true}}, Captures: "secrets", TenantError: "no field of asana names a merchant"},
+		{Name: "liqpay", Tenant: "public_key", Credentials: []CredentialSpec{{Name: "public_key"}, {Name: "private_key", Secret: true, Required: true, About: "private key of the shop"}}},
 		{Name: "wayforpay", Credentials: []CredentialSpec{
 			{Name: "merchant_account", Required: true, About: "account of the shop"},
-			{Name: "secret_key", Secret: true, Required: true, About: "secret key of the shop"}}},
+			{Name: "secret_key", Secret: true, Required: true, About: "secret key of the shop"}}, Tenant: "merchant_account"},
 		{Name: "standard_webhooks", Credentials: []CredentialSpec{
 			{Name: "secrets", Secret: true, AnyOf: "key"}, {Name: "public_keys", AnyOf: "key"}}},
 	} {

@@ -47,6 +47,9 @@ func writeReference(b *bytes.Buffer, f reflect.StructField, path string) {
 		doc += "; restart"
 	}
 	fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", path+list, typeName(t, f), def, strings.TrimPrefix(doc, "; "))
+	if f.Tag.Get("raw") == "credentials" {
+		fmt.Fprintf(b, "| `%s` | text or mapping |  | credentials of many merchants behind the source: `file:PATH`, `dir:PATH`, or written here |\n", join(path, tenantsKey))
+	}
 	if t.Kind() == reflect.Struct {
 		referenceRows(b, t, path+list)
 	}

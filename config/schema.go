@@ -54,6 +54,7 @@ func schemaOf(t reflect.Type, f reflect.StructField) *schemaNode {
 		one := []*schemaNode{{Type: "string"}, {Type: "number"}}
 		list := &schemaNode{Type: "array", MinItems: 1, Items: &schemaNode{AnyOf: one}}
 		n.Type, n.Additional = "object", &schemaNode{AnyOf: append(one, list)}
+		n.Properties = map[string]*schemaNode{tenantsKey: {AnyOf: []*schemaNode{{Type: "string"}, {Type: "object"}, list}}}
 	case t.Kind() == reflect.Pointer:
 		return schemaOf(t.Elem(), f)
 	case t.Kind() == reflect.Struct:

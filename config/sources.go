@@ -139,6 +139,10 @@ func (d *decoder) credentials(s *Source, path string, info ProviderInfo) {
 			d.entries(n, path, func(key string, at place, value ast.Node) {
 				p := join(path, key)
 				d.at[p] = at
+				if key == tenantsKey && !slices.ContainsFunc(info.Credentials, func(c CredentialSpec) bool { return c.Name == key }) {
+					d.tenants(s, value, p, info)
+					return
+				}
 				given[key] = true
 				i := slices.IndexFunc(info.Credentials, func(c CredentialSpec) bool { return c.Name == key })
 				if i < 0 {
@@ -149,7 +153,9 @@ func (d *decoder) credentials(s *Source, path string, info ProviderInfo) {
 			})
 		}
 	}
-	d.missing(path, info, given)
+	if s.Tenants == nil || len(given) > 0 { // beside tenants: of deliveries that name no merchant
+		d.missing(path, info, given)
+	}
 }
 
 // references looks whether the credentials of an unknown provider can be read at all, so
@@ -164,6 +170,9 @@ func (d *decoder) references(path string) {
 		return
 	}
 	d.entries(n, path, func(key string, _ place, value ast.Node) {
+		if key == tenantsKey {
+			return
+		}
 		d.credential(value, join(path, key), CredentialSpec{Name: key}, "")
 	})
 }
@@ -258,6 +267,16 @@ func (d *decoder) providerRules(c *Config, s *Source, path string, info Provider
 		if p := fmt.Sprintf("%s.allow_ips[%d]", path, i); a == "provider" && !info.HasIPs {
 			d.fail(d.where(p), p, info.Name+" publishes no list of addresses", "write the networks out")
 		}
+	}
+	sealed := c.Archive.Encryption != nil
+	if name := info.Captures; name != "" && s.Tenants == nil && len(s.Credentials[name]) == 0 && !sealed {
+		d.fail(d.where(join(path, "credentials")), join(path, "credentials."+name),
+			fmt.Sprintf("is missing, and what %s delivers in its handshake cannot be kept: it is kept sealed", info.Name),
+			"give archive.encryption.key (openssl rand -hex 32 makes one), or the secret itself")
+	}
+	if s.Tenants != nil && len(s.Tenants) == 0 && !sealed {
+		d.warn(d.where(join(path, "credentials")), join(path, "credentials."+tenantsKey), "holds no merchant, and none can be put by the API",
+			"give archive.encryption.key (openssl rand -hex 32 makes one), or a file")
 	}
 	if s.MaxBody == 0 {
 		s.MaxBody = c.Ingest.MaxBody

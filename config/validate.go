@@ -78,6 +78,7 @@ func (d *decoder) validateStores(c *Config) {
 			fmt.Sprintf("%s is longer than archive.retention.age (%s)", FormatDuration(c.Dedupe.Window), FormatDuration(a)),
 			"what is no longer kept cannot be known again: keep longer, or shorten the window")
 	}
+	d.encryption(c.Archive.Encryption)
 	d.segmentSize(&c.Archive)
 	if r := c.Dedupe.Redis; r != nil {
 		if r.Cluster && r.Sentinel != nil {
@@ -101,6 +102,21 @@ func (d *decoder) validateStores(c *Config) {
 	}
 	if k.SASL != nil && k.SASL.Mechanism == "plain" && (k.TLS == nil || !k.TLS.Enabled) {
 		d.warn(d.where("forward.kafka.sasl"), "forward.kafka.sasl.mechanism", "plain sends the password unencrypted", "add tls: {enabled: true}")
+	}
+}
+
+func (d *decoder) encryption(e *Encryption) {
+	if e == nil {
+		return
+	}
+	check := func(s Secret, path string) {
+		if _, err := s.Key(); err != nil && s != "" { // that it is missing was said
+			d.fail(d.where(path), path, err.Error(), "openssl rand -hex 32 makes one")
+		}
+	}
+	check(e.Key, "archive.encryption.key")
+	for i, k := range e.Previous {
+		check(k, fmt.Sprintf("archive.encryption.previous[%d]", i))
 	}
 }
 

@@ -35,6 +35,10 @@ func Reload(old *Config, cat Catalogue) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	if file := halfTenants(old, c); file != "" {
+		return nil, &Errors{List: []Error{{File: file, Message: "is only the beginning of what it was: it looks half written",
+			Cure: "the configuration in force stays; write the file in full, and if it is meant so, begin it with a comment line"}}, Files: c.Files}
+	}
 	if len(text) < len(was) && bytes.HasPrefix(was, text) {
 		added, removed, changed := SourceChanges(old, c)
 		if len(added)+len(changed) > 0 || !sameBesideSources(old, c) {

@@ -113,6 +113,7 @@ var Headers = []Header{
 	{"ce_archiveseq", true, "Its number in this node's archive.", false},
 	{"ce_bodysha256", true, "SHA-256 of the request body as received, hex.", false},
 	{"ce_verifiedby", false, "Scheme and fingerprint of the credential that proved it; operator where somebody released it by force.", false},
+	{"ce_tenant", false, "The merchant, as in the value.", false},
 	{"ce_replay", false, "Id of the replay job. Book a replay on ce_id and ce_replay together, or pass it over.", false},
 	{"ce_conflict", false, "Another content came under the same ce_id; this is the delivery that came first.", false},
 	{"ce_repeats", false, "The provider said a state again under a new id; this is the delivery that said it first. The type is the provider's own: nothing to book.", false},

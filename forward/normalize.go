@@ -40,7 +40,26 @@ func readEvents(info *SourceInfo, d *archive.Delivery) (evs []provider.Event, er
 			evs[i].CEID = contentID(&evs[i], i)
 		}
 	}
+	if info.Tenants {
+		for i := range evs {
+			ofTenant(&evs[i], d.Tenant)
+		}
+	}
 	return evs, err
+}
+
+// ofTenant makes the event its merchant's: two merchants of one source number their orders
+// alike, so the ids of one say nothing about the other. proved is the merchant whose key
+// verified the delivery; one that was refused and released may name it in the event alone.
+func ofTenant(e *provider.Event, proved string) {
+	if proved != "" {
+		e.Tenant = proved
+	}
+	if e.Tenant == "" {
+		return
+	}
+	sum := sha256.Sum256([]byte(e.Tenant))
+	e.CEID += "@" + hex.EncodeToString(sum[:6])
 }
 
 // contentID is the ce_id where the signed content itself is the identity: a provider that
@@ -138,7 +157,7 @@ func (x *rendering) render(topic string) Message {
 	}
 	b := x.value(make([]byte, 0, size), hex.EncodeToString(sum[:]))
 	n := len(b)
-	hs := make([]Header, 0, 18)
+	hs := make([]Header, 0, 19)
 	put := func(key, val string) {
 		if val != "" {
 			from := len(b)
@@ -161,6 +180,7 @@ func (x *rendering) render(topic string) Message {
 	put("ce_archiveseq", strconv.FormatUint(d.Seq&^archive.QuarantineBit, 10))
 	put("ce_bodysha256", hex.EncodeToString(sum[:]))
 	put("ce_verifiedby", x.verified)
+	put("ce_tenant", tenantOf(d, e))
 	put("ce_replay", x.replay)
 	put("ce_conflict", x.conflict)
 	put("ce_repeats", x.repeats)
@@ -413,15 +433,32 @@ func topicFor(template string, d *archive.Delivery, info *SourceInfo, e *provide
 	if !strings.Contains(template, "{") {
 		return template
 	}
-	family, typ := "other", ""
+	family, typ, tenant := "other", "", d.Tenant
 	if e != nil {
+		if info.Tenants {
+			tenant = e.Tenant
+		}
 		if f, _ := familyOf(e.Canonical); f != "" {
 			family = f
 		}
 		typ = typeOf(info, e)
 	}
-	return strings.NewReplacer("{provider}", info.Provider, "{source}", d.Source, "{tenant}", d.Tenant,
+	return strings.NewReplacer("{provider}", info.Provider, "{source}", d.Source, "{tenant}", topicWord(tenant),
 		"{family}", family, "{type}", typ).Replace(template)
+}
+
+// topicWord is a merchant's name with what no topic's name may hold written as a hyphen; one
+// without a merchant is "none".
+func topicWord(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return strings.Map(func(r rune) rune {
+		if r < 0x80 && (r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '_' || r == '-') {
+			return r
+		}
+		return '-'
+	}, s)
 }
 
 // keyHash is equal for events that must stay in order. Two keys that collide wait for

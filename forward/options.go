@@ -90,6 +90,7 @@ type SourceInfo struct {
 	Topic      string               // template; "" = Options.Topic
 	Window     time.Duration        // dedupe window; 0 = Options.Window
 	Group      string               // dedupe group; "" = the source by itself
+	Tenants    bool                 // many merchants behind it, each with ids of its own
 	LiveOnly   bool                 // mode: live - test events go out as test.<type>
 	ByContent  bool                 // dedupe.identity: body - the signed content's hash stands for the event id
 }

@@ -91,10 +91,14 @@ func (s *Server) decide(ctx *fasthttp.RequestCtx, c *conn) {
 	case archive.Accepted:
 		s.accept(ctx, c, now)
 	case archive.Challenge:
-		s.handshake(ctx, c, &res)
+		s.handshake(ctx, c, &res, now)
 	default:
 		s.quarantine(c, res.Reason)
-		s.reject(ctx, c, res.Reason, res.Reply)
+		shown := res.Reason
+		if res.Shown != "" {
+			shown = res.Shown
+		}
+		s.reject(ctx, c, shown, res.Reply)
 	}
 }
 
@@ -109,9 +113,20 @@ func (s *Server) accept(ctx *fasthttp.RequestCtx, c *conn, now time.Time) {
 	s.ack(ctx, c, r, &reply)
 }
 
-func (s *Server) handshake(ctx *fasthttp.RequestCtx, c *conn, res *verify.Result) {
+func (s *Server) handshake(ctx *fasthttp.RequestCtx, c *conn, res *verify.Result, now time.Time) {
 	if res.Reply == nil {
 		panic("BUG: a challenge without a reply")
+	}
+	// Before the archive: one that comes second must not stand there as answered, and a
+	// secret that is kept and not answered for is given again by the provider.
+	switch err := c.src.capture(res.Capture, now); {
+	case errors.Is(err, ErrKept):
+		s.quarantine(c, reasonPolicy)
+		s.reject(ctx, c, reasonPolicy, nil)
+		return
+	case err != nil:
+		s.refuseStorage(ctx, c, err)
+		return
 	}
 	r, err := s.store(&c.del)
 	if err != nil {
@@ -120,6 +135,16 @@ func (s *Server) handshake(ctx *fasthttp.RequestCtx, c *conn, res *verify.Result
 	}
 	c.src.count.challenge.Inc()
 	s.challenge(ctx, c, r, res.Reply)
+}
+
+func (c *source) capture(what *verify.Capture, now time.Time) error {
+	switch {
+	case what == nil:
+		return nil
+	case c.Capture == nil:
+		return errNoCapture
+	}
+	return c.Capture(what, now)
 }
 
 // quarantine keeps a refused delivery with its reason. Its answer does not depend on it:

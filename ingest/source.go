@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -22,6 +23,12 @@ type Verifier interface {
 	Ack(r *provider.Request, now time.Time) verify.Reply
 }
 
+// ErrKept is a handshake that would replace a secret which an earlier one delivered.
+var ErrKept = errors.New("a secret is kept already")
+
+// errNoCapture is a handshake whose secret has no place.
+var errNoCapture = errors.New("nothing keeps what this handshake delivers: archive.encryption.key is missing")
+
 // Allower says whether a client address may deliver. *verify.Allowlist is one.
 type Allower interface {
 	Contains(addr netip.Addr) bool
@@ -31,17 +38,20 @@ type Allower interface {
 // changes to it have no effect.
 type Source struct {
 	Name      string
-	Provider  string         // name of its definition
-	Path      string         // raw path; "" = Options.Path with the name in it
-	Methods   []string       // methods the provider uses; none = POST
-	Verifier  Verifier       // required
-	Allow     Allower        // nil = every address
-	MaxBody   int64          // bytes; 0 = Options.MaxBodyBytes
-	Rate      float64        // deliveries a second; 0 = no limit
-	Burst     int            // of Rate; 0 = one second's worth, at least 1
-	Epoch     uint64         // id of its definition and routing in the archive
-	PublicURL string         // as Options.PublicURL, or the whole URL of this source
-	ClientCA  *x509.CertPool // set = a client certificate of one of these is demanded (mTLS)
+	Provider  string   // name of its definition
+	Path      string   // raw path; "" = Options.Path with the name in it
+	Methods   []string // methods the provider uses; none = POST
+	Verifier  Verifier // required
+	Allow     Allower  // nil = every address
+	MaxBody   int64    // bytes; 0 = Options.MaxBodyBytes
+	Rate      float64  // deliveries a second; 0 = no limit
+	Burst     int      // of Rate; 0 = one second's worth, at least 1
+	Epoch     uint64   // id of its definition and routing in the archive
+	PublicURL string   // as Options.PublicURL, or the whole URL of this source
+	// Capture keeps what a handshake delivers and returns when it is on stable storage, or
+	// ErrKept where something is kept already. nil = nothing can be kept.
+	Capture  func(c *verify.Capture, now time.Time) error
+	ClientCA *x509.CertPool // set = a client certificate of one of these is demanded (mTLS)
 }
 
 // source is a compiled Source. It never changes; its limiter and counters are shared

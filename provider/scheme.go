@@ -251,11 +251,30 @@ type Challenge struct {
 	Token  *FromWhere  `yaml:"token,omitempty"` // must equal a verify_token credential
 	Echo   *FromWhere  `yaml:"echo,omitempty"`
 	Reply  ReplyFormat `yaml:"reply,omitempty"`
+	// Capture keeps a value of the handshake as a credential, once: what a source has
+	// already is never replaced (Asana, Notion).
+	Capture *Capture `yaml:"capture,omitempty"`
 	// Refusal is the status when Token does not match (Meta: 403).
 	Refusal int `yaml:"refusal,omitempty"`
 	// Builder names code in verify that answers it, or says that it is no handshake after
 	// all (feishu, whose handshake may be encrypted).
 	Builder string `yaml:"builder,omitempty"`
+}
+
+// Capture is a credential that the provider delivers itself.
+type Capture struct {
+	Credential string `yaml:"credential"`
+	FromWhere  `yaml:",inline"`
+}
+
+// Captures names the credential that a handshake of the scheme delivers, "" for none.
+func (s *Scheme) Captures() string {
+	for _, c := range s.Challenge {
+		if c.Capture != nil {
+			return c.Capture.Credential
+		}
+	}
+	return ""
 }
 
 // FromWhere names one value of a request.

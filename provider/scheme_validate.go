@@ -296,6 +296,7 @@ func (c *schemeCheck) answers() {
 		if len(ch.Without) > 0 && len(ch.JSON) == 0 {
 			c.add(at+".without", "needs json: a body that is no JSON is without everything")
 		}
+		c.capture(at+".capture", ch)
 		c.oneOf(at+".reply.charset", ch.Reply.Charset, []string{"token", "printable"}, false)
 		if _, err := regexp.Compile(ch.Body); err != nil {
 			c.add(at+".body", "%v", err)
@@ -332,6 +333,34 @@ func (c *schemeCheck) answers() {
 			c.add(a.path+".body", "%v", err)
 		}
 		c.oneOf(a.path+".builder", a.a.Builder, AckBuilders, false)
+	}
+}
+
+// capture: the one credential that a handshake may deliver is the scheme's only secret, of
+// a scheme whose key is that text; and the provider needs a source that has none yet.
+func (c *schemeCheck) capture(at string, ch Challenge) {
+	k := ch.Capture
+	if k == nil {
+		return
+	}
+	if c.s.Scheme != "hmac" || c.s.Key != "" && c.s.Key != "utf8" || ch.Signed {
+		c.add(at, "needs scheme hmac with a key of utf8, and a handshake that is not signed")
+	}
+	if k.Query == "" && k.JSON == "" && k.Header == "" {
+		c.add(at, "say where the secret stands: one of query, json, header")
+	}
+	keys, named := 0, false
+	for _, cr := range c.s.EffectiveCredentials() {
+		if cr.Role == "key" {
+			keys++
+			named = named || cr.Name == k.Credential && cr.Optional
+		}
+	}
+	if keys != 1 || !named {
+		c.add(at+".credential", "%q is not the scheme's only credential with the role key, and optional", k.Credential)
+	}
+	if got := c.s.Captures(); got != k.Credential {
+		c.add(at+".credential", "an earlier challenge captures %q", got)
 	}
 }
 

@@ -12,6 +12,9 @@ import (
 func (v *Verifier) compileAnswers() {
 	for _, c := range v.s.Challenge {
 		v.challenges = append(v.challenges, newChallenge(c))
+		if c.Capture != nil {
+			v.captures = c.Capture.Credential
+		}
 	}
 	v.ack = Reply{Status: 200}
 	if a := v.s.Ack; a != nil {

@@ -36,8 +36,11 @@ type Case struct {
 	AmountMinor   *json.Number `json:"amount_minor,omitempty"`
 	Currency      *string      `json:"currency,omitempty"`
 	CanonicalType *string      `json:"canonical_type,omitempty"`
-	FailureReason *string      `json:"failure_reason,omitempty"`
-	Livemode      *bool        `json:"livemode,omitempty"`
+	// Captures is what the handshake hands over for keeping, in the vector's words.
+	Captures map[string]string `json:"captures,omitempty"`
+
+	FailureReason *string `json:"failure_reason,omitempty"`
+	Livemode      *bool   `json:"livemode,omitempty"`
 
 	file string
 }

@@ -105,8 +105,9 @@ func (v *Verifier) matches(ch *challenge, r *provider.Request, sc *scratch) bool
 // challengeDoc reads the body as JSON without settling how the scheme reads it.
 func (sc *scratch) challengeDoc(r *provider.Request) bool {
 	if sc.doc == nil {
+		was := sc.source
 		sc.loadJSON(r.Body)
-		sc.source = sourceNone
+		sc.source = was
 	}
 	return sc.doc != nil
 }
@@ -145,14 +146,32 @@ func (v *Verifier) answerChallenge(ch *challenge, r *provider.Request, by string
 		}
 	}
 	for _, h := range ch.headers {
-		reply.Header = append(reply.Header, [2]string{h.Kind, headerText(h.Arg, r)})
+		reply.Header = append(reply.Header, [2]string{h.Kind, answerHeader(h.Arg, r)})
 	}
-	return Result{Verdict: Challenge, Reply: reply}
+	res := Result{Verdict: Challenge, Reply: reply}
+	if ch.c.Capture != nil {
+		secret, ok := v.valueAt(&ch.c.Capture.FromWhere, r, sc)
+		if !ok || len(secret) < leastCaptured || !echoable(secret, provider.ReplyFormat{}) {
+			return v.refuseChallenge(ch, Policy)
+		}
+		switch {
+		case len(v.keys) == 0:
+			res.Capture = &Capture{Credential: ch.c.Capture.Credential, Secret: string(secret)}
+		case equalToken(v.keys, secret) == nil:
+			// Anybody can send a handshake: the first one counts. The kept secret itself is
+			// the provider asking again for an answer that it did not get.
+			return v.refuseChallenge(ch, Policy)
+		}
+	}
+	return res
 }
 
-// headerText is fixed text, or with "{h:Name|text}" a header of the request where that is
+// leastCaptured is the least length of a secret, as for those of the configuration.
+const leastCaptured = 8
+
+// answerHeader is fixed text, or with "{h:Name|text}" a header of the request where that is
 // a short plain token, else the text.
-func headerText(text string, r *provider.Request) string {
+func answerHeader(text string, r *provider.Request) string {
 	inner, ok := strings.CutPrefix(text, "{h:")
 	if !ok {
 		return text
@@ -183,7 +202,7 @@ func setEcho(reply *Reply, f provider.ReplyFormat, value []byte) {
 // get here (echoable), and none with a ":", which joins version, time and body at those
 // who sign "v0:<time>:<body>".
 func (v *Verifier) replyMAC(m *provider.ReplyMAC, value []byte, by string, sc *scratch) (string, bool) {
-	if bytes.IndexByte(value, ':') >= 0 {
+	if bytes.IndexByte(value, ':') >= 0 || v.nobody {
 		return "", false
 	}
 	for i := range v.keys {
@@ -208,6 +227,7 @@ func (r *Reply) setMember(name, value string, follows bool) {
 
 func (v *Verifier) refuseChallenge(ch *challenge, reason string) Result {
 	res := v.reject(reason)
+	res.handshake = true
 	if ch.c.Refusal != 0 {
 		res.Reply = &Reply{Status: ch.c.Refusal}
 	}

@@ -44,7 +44,7 @@ func hmacHex(secret, text string) string {
 		panic(err)
 	}
 	k.prepare(algSHA256)
-	v := &Verifier{kind: primHMAC}
+	v := &Verifier{kind: primHMAC, pools: &pools{}}
 	return encode(v.sumWith(&k, algSHA256, &scratch{parts: [][]byte{[]byte(text)}}), "hex")
 }
 

@@ -43,17 +43,19 @@ func (v *Verifier) check(sc *scratch) *key {
 // sumWith computes the MAC, or the plain hash with the key in its place, into sc.sum.
 func (v *Verifier) sumWith(k *key, alg algorithm, sc *scratch) []byte {
 	if v.kind == primHMAC || v.kind == primStandard {
-		pool := k.macs[alg]
-		m := pool.Get().(hash.Hash)
-		m.Reset()
+		state, m := k.macs[alg], v.hasher(alg)
+		loadState(m, state.inner)
 		for i, p := range sc.parts {
 			if i+1 == sc.keyAt {
 				p = k.secret
 			}
 			m.Write(p)
 		}
+		inner := m.Sum(sc.sum[:0])
+		loadState(m, state.outer)
+		m.Write(inner)
 		want := m.Sum(sc.sum[:0])
-		pool.Put(m)
+		v.pools.hashers[alg].Put(m)
 		return want
 	}
 	h := v.hasher(alg)
@@ -72,12 +74,12 @@ func (v *Verifier) sumWith(k *key, alg algorithm, sc *scratch) []byte {
 		h.Write(k.secret)
 	}
 	want := h.Sum(sc.sum[:0])
-	v.hashers[alg].Put(h)
+	v.pools.hashers[alg].Put(h)
 	return want
 }
 
 func (v *Verifier) hasher(alg algorithm) hash.Hash {
-	h, ok := v.hashers[alg].Get().(hash.Hash)
+	h, ok := v.pools.hashers[alg].Get().(hash.Hash)
 	if !ok {
 		return alg.new()
 	}
@@ -104,7 +106,7 @@ func (v *Verifier) digest(sc *scratch) []byte {
 		h.Write(p)
 	}
 	sum := h.Sum(sc.sum[:0])
-	v.hashers[sc.alg].Put(h)
+	v.pools.hashers[sc.alg].Put(h)
 	return sum
 }
 

@@ -158,7 +158,7 @@ func fieldsNamed(old []provider.SignedField, names []string) []provider.SignedFi
 
 func newVerifier(name string, s provider.Scheme, creds provider.Credentials, opts Options) (*Verifier, error) {
 	v := &Verifier{
-		name: name, s: s, source: opts.Keys, settings: opts.Settings, kind: primitiveOf(s.Scheme), tolerance: s.Tolerance,
+		name: name, s: &s, source: opts.Keys, settings: opts.Settings, pools: &pools{}, kind: primitiveOf(s.Scheme), tolerance: s.Tolerance,
 		separator: []byte(s.Separator), variants: 1, sig: newSigReader(s.Signature), keyInside: s.KeyInside(),
 		b64: base64.StdEncoding.Strict(), b64url: base64.RawURLEncoding.Strict(),
 	}

@@ -201,11 +201,11 @@ func (v *Verifier) setMerchant(r *provider.Request, m *merchant) error {
 	if m.c.Inside == "" {
 		return setField(r, v.s.Body, m.c.Field, m.values[0])
 	}
-	form, err := url.ParseQuery(string(r.Body))
+	text, err := outerText(r.Body, v.s.Body, m.c.Inside)
 	if err != nil {
 		return fmt.Errorf("name the merchant: %w", err)
 	}
-	inner, err := base64.StdEncoding.DecodeString(form.Get(m.c.Inside))
+	inner, err := base64.StdEncoding.DecodeString(text)
 	if err != nil || !isJSON(inner, "auto") {
 		return nil // not a document: the signature alone is wanted
 	}
@@ -213,10 +213,24 @@ func (v *Verifier) setMerchant(r *provider.Request, m *merchant) error {
 	if err != nil {
 		return fmt.Errorf("name the merchant: %s holds no JSON: %w", m.c.Inside, err)
 	}
-	if string(doc.GetStringBytes(m.c.Field)) == m.values[0] {
+	if string(doc.GetStringBytes(strings.Split(m.c.Field, ".")...)) == m.values[0] {
 		return nil
 	}
-	doc.Set(m.c.Field, fastjson.MustParseBytes(jsonText(m.values[0])))
-	r.Body = formWith(r.Body, m.c.Inside, base64.StdEncoding.EncodeToString(doc.MarshalTo(nil)))
-	return nil
+	if err := setJSON(doc, m.c.Field, m.values[0]); err != nil {
+		return err
+	}
+	return setField(r, v.s.Body, m.c.Inside, base64.StdEncoding.EncodeToString(doc.MarshalTo(nil)))
+}
+
+// outerText is a text member of a JSON body, or a field of a form.
+func outerText(body []byte, rule, name string) (string, error) {
+	if isJSON(body, rule) {
+		doc, err := fastjson.ParseBytes(body)
+		if err != nil {
+			return "", err
+		}
+		return string(doc.GetStringBytes(strings.Split(name, ".")...)), nil
+	}
+	form, err := url.ParseQuery(string(body))
+	return form.Get(name), err
 }

@@ -345,7 +345,7 @@ func (v *Verifier) keyless() *Verifier {
 	return &Verifier{
 		name: v.name, s: v.s, kind: v.kind, alg: v.alg, minAlg: v.minAlg, words: v.words, pieces: v.pieces,
 		fields: v.fields, variants: v.variants, separator: v.separator, sig: v.sig, ts: v.ts, b64: v.b64, b64url: v.b64url,
-		named: v.named, url: v.url, keyInside: v.keyInside,
+		named: v.named, url: v.url, keyInside: v.keyInside, pools: v.pools,
 	}
 }
 

@@ -146,7 +146,7 @@ func TestJWTKeyKinds(t *testing.T) {
 			t.Fatal(err)
 		}
 		text := pemOf(t, k.Public())
-		signer := &Verifier{name: "test", signing: &signingKey{k}}
+		signer := &Verifier{name: "test", pools: &pools{}, signing: &signingKey{k}}
 		sign := func(signed []byte) []byte {
 			sig, err := signer.signJWS(alg, signed)
 			if err != nil {

@@ -11,6 +11,7 @@ import (
 	"crypto/sha3"
 	"crypto/sha512"
 	"crypto/x509"
+	"encoding"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
@@ -18,7 +19,6 @@ import (
 	"fmt"
 	"hash"
 	"strings"
-	"sync"
 
 	"golang.org/x/text/unicode/norm"
 )
@@ -102,7 +102,7 @@ type key struct {
 	jwa    string // the one algorithm that its key set says it is for
 	secret []byte
 	public bool // an asymmetric key
-	macs   [numAlgorithms]*sync.Pool
+	macs   [numAlgorithms]*macState
 	rsa    *rsa.PublicKey
 	ec     *ecdsa.PublicKey
 	ed     ed25519.PublicKey
@@ -133,11 +133,41 @@ func newSecretKey(name, value, scheme, kind string) (key, error) {
 	return k, nil
 }
 
-// prepare makes the pool of HMAC states of an algorithm. A state is computed once and
-// reset for every delivery, so that the key schedule is not paid again.
+// macState is what HMAC's two hashes are after the key's block (RFC 2104): it is computed
+// once per key and loaded into a hash that all keys share, so that neither the key schedule
+// is paid again nor a working memory kept for each of ten thousand keys.
+type macState struct{ inner, outer []byte }
+
+// prepare makes the state of an algorithm.
 func (k *key) prepare(a algorithm) {
+	h := a.new()
 	secret := k.secret
-	k.macs[a] = &sync.Pool{New: func() any { return hmac.New(a.new, secret) }}
+	if len(secret) > h.BlockSize() {
+		h.Write(secret)
+		secret = h.Sum(nil)
+	}
+	k.macs[a] = &macState{inner: stateAfter(a, secret, 0x36), outer: stateAfter(a, secret, 0x5c)}
+}
+
+func stateAfter(a algorithm, secret []byte, pad byte) []byte {
+	h := a.new()
+	block := make([]byte, h.BlockSize())
+	copy(block, secret)
+	for i := range block {
+		block[i] ^= pad
+	}
+	h.Write(block)
+	state, err := h.(encoding.BinaryMarshaler).MarshalBinary()
+	if err != nil { // every hash of the standard library gives its state
+		panic(fmt.Sprintf("BUG: %s has no state: %v", a, err))
+	}
+	return state
+}
+
+func loadState(h hash.Hash, state []byte) {
+	if err := h.(encoding.BinaryUnmarshaler).UnmarshalBinary(state); err != nil {
+		panic(fmt.Sprintf("BUG: the state of a key cannot be loaded: %v", err))
+	}
 }
 
 // secretBytes turns a secret's text into the key, as the scheme's docs say.

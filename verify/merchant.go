@@ -35,15 +35,19 @@ func (v *Verifier) checkMerchants(r *provider.Request, sc *scratch) string {
 	return ""
 }
 
+func headerText(name string, r *provider.Request) ([]byte, found) {
+	switch text, n := r.Header.Get(name); n {
+	case 0:
+		return nil, foundAbsent
+	case 1:
+		return text, foundText
+	}
+	return nil, foundDuplicate
+}
+
 func (v *Verifier) merchantName(m *merchant, r *provider.Request, sc *scratch) ([]byte, found) {
 	if name, ok := strings.CutPrefix(m.c.Field, "header:"); ok {
-		switch text, n := r.Header.Get(name); n {
-		case 0:
-			return nil, foundAbsent
-		case 1:
-			return text, foundText
-		}
-		return nil, foundDuplicate
+		return headerText(name, r)
 	}
 	if name, ok := strings.CutPrefix(m.c.Field, "claim:"); ok {
 		return sc.claim(name)

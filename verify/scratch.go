@@ -59,7 +59,7 @@ const (
 )
 
 func (v *Verifier) get() *scratch {
-	sc, _ := v.scratch.Get().(*scratch)
+	sc, _ := v.pools.scratch.Get().(*scratch)
 	if sc == nil {
 		sc = &scratch{parts: make([][]byte, 0, 16), sigs: make([][]byte, v.sig.limit)}
 	}
@@ -81,7 +81,7 @@ func (v *Verifier) put(sc *scratch) {
 	sc.parts, sc.form, sc.query, sc.amounts = sc.parts[:0], sc.form[:0], sc.query[:0], sc.amounts[:0]
 	sc.arena = sc.arena[:0]
 	sc.source, sc.loaded, sc.queried, sc.queryOK = sourceNone, false, false, false
-	v.scratch.Put(sc)
+	v.pools.scratch.Put(sc)
 }
 
 // keep copies s into the arena, where it stays for this verification.

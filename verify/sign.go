@@ -73,6 +73,11 @@ func newSigningKey(value string) (*signingKey, error) {
 // with signing_key. It replaces r's slices and never writes into them. A JSON document
 // given for a form that carries one (LiqPay) is wrapped.
 func (v *Verifier) Sign(r *provider.Request, now time.Time) error {
+	if v.naming != nil {
+		if err := v.naming(r); err != nil {
+			return err
+		}
+	}
 	for _, q := range v.require {
 		if _, n := r.Header.Get(q.name); n == 0 || q.value != "" {
 			r.Header = setHeader(r.Header, q.name, q.value)

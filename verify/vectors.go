@@ -224,6 +224,9 @@ func checkCase(def *provider.Definition, v *Verifier, c *Case, req *provider.Req
 	if got != want {
 		return fmt.Sprintf("wants %s, got %s %s (%s)", want, got, res.Reason, c.Why)
 	}
+	if what := checkCapture(c, &res); what != "" {
+		return what
+	}
 	wantReply := c.Response
 	if wantReply == nil {
 		wantReply = c.Ack
@@ -245,6 +248,26 @@ func checkCase(def *provider.Definition, v *Verifier, c *Case, req *provider.Req
 		}
 		if what := compareReply(wantReply, res.Reply); what != "" {
 			return "reply: " + what
+		}
+	}
+	return ""
+}
+
+// checkCapture: what a handshake hands over is kept, and nothing else is.
+func checkCapture(c *Case, res *Result) string {
+	if len(c.Captures) == 0 {
+		if res.Capture != nil {
+			return "captures a credential that the vector does not hand over"
+		}
+		return ""
+	}
+	if res.Capture == nil {
+		return "captures nothing"
+	}
+	for word, secret := range c.Captures {
+		known := word == res.Capture.Credential || slices.Contains(vectorNames[res.Capture.Credential], word)
+		if !known || secret != res.Capture.Secret {
+			return fmt.Sprintf("captures another %s than the vector's %s", res.Capture.Credential, word)
 		}
 	}
 	return ""

@@ -53,9 +53,24 @@ const (
 type Result struct {
 	Verdict    Verdict
 	Reason     string // set when rejected
-	Tenant     string // the merchant that the delivery names, where the scheme proves one
+	Tenant     string // the merchant of ours that the delivery names; proved where it is accepted
 	VerifiedBy string // scheme and fingerprint of the credential: "hmac:1f2e3d4c"
 	Reply      *Reply // of a challenge, or the refusal that the provider prescribes
+
+	// Shown is the reason that the sender is told where it is not Reason: who names a
+	// merchant that we do not know must not learn that from the answer.
+	Shown string
+	// Capture is what a handshake delivers for keeping. Nothing may be answered before it
+	// is on stable storage, and nothing may replace what is kept already.
+	Capture *Capture
+
+	handshake bool // the refusal is of a challenge, which no merchant's key has a part in
+}
+
+// Capture is a credential that a provider delivers in a handshake.
+type Capture struct {
+	Credential string // its name in the source's credentials
+	Secret     string
 }
 
 // Reply is an answer as it goes out.
@@ -76,7 +91,7 @@ type Options struct {
 // Verifier verifies deliveries of one source. It is immutable and safe for concurrent use.
 type Verifier struct {
 	name   string
-	s      provider.Scheme
+	s      *provider.Scheme
 	kind   primitive
 	alg    algorithm
 	minAlg algorithm
@@ -125,9 +140,18 @@ type Verifier struct {
 	source       KeySource
 	settings     map[string]string
 
+	naming   func(r *provider.Request) error // names the merchant of test deliveries
+	nobody   bool                            // its keys stand for merchants that we do not know
+	captures string                          // the credential that a handshake delivers, "" = none
+
 	b64, b64url *base64.Encoding
-	scratch     sync.Pool
-	hashers     [numAlgorithms]sync.Pool
+	pools       *pools
+}
+
+// pools is working memory that verifiers of one definition share.
+type pools struct {
+	scratch sync.Pool
+	hashers [numAlgorithms]sync.Pool
 }
 
 // Verify says whether r is what its sender claims. It reads r and nothing else, allocates
@@ -248,6 +272,9 @@ func (v *Verifier) checkSigned(r *provider.Request, now time.Time, sc *scratch) 
 
 // match tries every spelling of the signed bytes against every key.
 func (v *Verifier) match(r *provider.Request, sc *scratch) (*key, string) {
+	if len(v.keys) == 0 && v.captures != "" {
+		return nil, KeyUnavailable // the handshake that brings it has not been yet
+	}
 	for n := 0; n < v.variants; n++ {
 		reason := v.message(r, sc, n)
 		if reason == skipVariant {
