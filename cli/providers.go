@@ -112,7 +112,7 @@ func (a *app) listProviders(asJSON bool) int {
 func (a *app) showProvider(name string, asJSON bool) int {
 	d, ok := a.w.Providers.Get(name)
 	if !ok {
-		return a.fail(exitFound, "there is no provider %q in the catalogue; `penstock providers` lists them", name)
+		return a.fail(exitFound, "%v", unknownProvider(name, a.w.Providers.Names()))
 	}
 	r := providerInfo(d)
 	if asJSON {

@@ -27,13 +27,17 @@ func verifierOf(s *config.Source) (*verify.Verifier, error) {
 	if !ok {
 		return nil, fmt.Errorf("BUG: source %s holds a %T for a definition", s.Name, s.Definition)
 	}
+	return verify.New(d, credentialsOf(s), verify.Options{Tolerance: s.Tolerance, Settings: s.Settings})
+}
+
+func credentialsOf(s *config.Source) provider.Credentials {
 	creds := provider.Credentials{}
 	for name, values := range s.Credentials {
 		for _, v := range values {
 			creds[name] = append(creds[name], v.Reveal())
 		}
 	}
-	return verify.New(d, creds, verify.Options{Tolerance: s.Tolerance, Settings: s.Settings})
+	return creds
 }
 
 // findSource takes the source by name, or the one of a provider.
