@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -133,7 +134,7 @@ func (o operator) Reverify(_ context.Context, id string, force bool, by string) 
 	if err != nil {
 		return admin.Verification{}, fmt.Errorf("%w: %w", admin.ErrUnavailable, err)
 	}
-	r := provider.Request{Method: d.Method, Target: d.Target, PublicURL: s.URL(), Header: d.Header, Body: d.Body, ReceivedAt: d.ReceivedAt, RemoteIP: d.RemoteIP}
+	r := provider.Request{Method: d.Method, Target: d.Target, PublicURL: calledURL(s, d.Target), Header: d.Header, Body: d.Body, ReceivedAt: d.ReceivedAt, RemoteIP: d.RemoteIP}
 	res := v.Verify(&r, d.ReceivedAt)
 	out := admin.Verification{ID: id, Verdict: archive.Verdict(res.Verdict).String(), Reason: res.Reason}
 	good := res.Verdict == verify.Accepted
@@ -155,6 +156,63 @@ func (o operator) Reverify(_ context.Context, id string, force bool, by string) 
 }
 
 var errReleased = errors.New("the delivery was released already")
+
+// Explain says why a delivery is refused, with the time of receipt as the clock.
+func (o operator) Explain(_ context.Context, id string) (admin.Explained, error) {
+	d, err := o.archive.Get(id)
+	if err != nil {
+		return admin.Explained{}, adminError(err)
+	}
+	s := o.source(d.Source)
+	if s == nil {
+		return admin.Explained{}, fmt.Errorf("%w: source %s is not configured any more", admin.ErrConflict, d.Source)
+	}
+	v, err := verifier(s)
+	if err != nil {
+		return admin.Explained{}, fmt.Errorf("%w: %w", admin.ErrUnavailable, err)
+	}
+	r := provider.Request{Method: d.Method, Target: d.Target, PublicURL: calledURL(s, d.Target), Header: d.Header, Body: d.Body, ReceivedAt: d.ReceivedAt, RemoteIP: d.RemoteIP}
+	e := v.ExplainAmong(&r, d.ReceivedAt, o.surroundings(s, &r))
+	out := admin.Explained{ID: id, Verdict: e.Verdict.String(), Reason: e.Reason, Where: e.Where, Template: e.Template, Hints: e.Hints, Fingerprints: []string{}}
+	for _, k := range e.Keys {
+		out.Fingerprints = append(out.Fingerprints, k.Credential+" "+k.Fingerprint)
+	}
+	if d.Reason == verify.IPNotAllowed {
+		out.Hints = append([]string{fmt.Sprintf("its address %s is not on the source's list: add it to allow_ips, or set trusted_proxies where that is the address of a proxy of yours", d.RemoteIP)}, out.Hints...)
+	}
+	if out.Hints == nil {
+		out.Hints = []string{}
+	}
+	return out, nil
+}
+
+// calledURL is what the provider called, with the query of the target.
+func calledURL(s *config.Source, target []byte) string {
+	u := s.URL()
+	if i := bytes.IndexByte(target, '?'); i >= 0 && u != "" {
+		u += string(target[i:])
+	}
+	return u
+}
+
+func (o operator) surroundings(s *config.Source, r *provider.Request) verify.Surroundings {
+	def := s.Definition.(*provider.Definition)
+	around := verify.Surroundings{Methods: def.Methods()}
+	conf := o.conf.Load()
+	for i := range conf.Sources {
+		n := &conf.Sources[i]
+		if n.Name == s.Name {
+			continue
+		}
+		if v, err := verifier(n); err == nil {
+			around.Neighbours = append(around.Neighbours, verify.Neighbour{Source: n.Name, Provider: n.Provider, Verifier: v})
+		}
+	}
+	if evs, err := def.Events(r); err == nil && len(evs) > 0 {
+		around.Livemode = evs[0].Livemode
+	}
+	return around
+}
 
 // releases remembers what was released a moment ago: until the pump has written its
 // outcome nothing else tells a second release from the first.

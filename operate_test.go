@@ -203,6 +203,45 @@ func TestSealedSource(t *testing.T) {
 	}
 }
 
+// TestExplainRefused: what the page tells of a refusal is tried against the other sources of
+// the configuration, and a URL that was signed with its query verifies again.
+func TestExplainRefused(t *testing.T) {
+	square := "  - {name: sq, provider: square, public_url: https://hooks.example.com, credentials: {signature_key: 0123456789abcdef0123}}\n"
+	r := newRig(t, stripe+github+square+"  - {name: hub2, provider: github, credentials: {secrets: [abcdefabcdefabcdefab]}}\n")
+	o := operator{r.p}
+	refuse := func(source, as, target string, change func(*provider.Request)) string {
+		t.Helper()
+		v, err := verifier(o.source(as))
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := provider.Request{Method: "POST", Target: []byte(target), PublicURL: "https://hooks.example.com" + target, Body: []byte(`{"a":1}`)}
+		if err := v.Sign(&q, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		change(&q)
+		d := &archive.Delivery{Source: source, Provider: o.source(source).Provider, Verdict: archive.Rejected, Reason: "signature_mismatch", ReceivedAt: time.Now(),
+			Method: q.Method, Target: q.Target, Header: q.Header, Body: q.Body}
+		if _, err := r.p.archive.Reject(d); err != nil {
+			t.Fatal(err)
+		}
+		return d.ID
+	}
+	explain := func(id, want string) {
+		t.Helper()
+		e, err := o.Explain(t.Context(), id)
+		if err != nil || !strings.Contains(strings.Join(e.Hints, "\n"), want) {
+			t.Errorf("no %q: %+v, %v", want, e, err)
+		}
+	}
+	explain(refuse("hub", "hub2", "/in/hub", func(*provider.Request) {}), "credentials of source hub2")
+	explain(refuse("hub", "hub", "/in/hub", func(q *provider.Request) { q.Body = []byte("{\"a\":1}\n") }), "appended a newline")
+	id := refuse("sq", "sq", "/in/sq?x=1", func(*provider.Request) {})
+	if v, err := o.Reverify(t.Context(), id, false, "ops"); err != nil || v.Verdict != "accepted" {
+		t.Errorf("a signed URL with a query: %+v, %v", v, err)
+	}
+}
+
 // TestStats: what was called and belongs to nobody is there for those who look for a
 // provider that was set up with a typing error.
 func TestStats(t *testing.T) {

@@ -151,7 +151,7 @@ func (p *program) buildIngest(conf *config.Config, reg *prometheus.Registry) err
 }
 
 func (p *program) buildAdmin(conf *config.Config, reg *prometheus.Registry) error {
-	o := admin.Options{Listen: conf.Admin.Listen, Tokens: tokens(conf), Archive: p.archive, Sources: operator{p}, Reverifier: operator{p}, Health: p.health, Stats: p.stats, Reload: p.askReload,
+	o := admin.Options{Listen: conf.Admin.Listen, Tokens: tokens(conf), Archive: p.archive, Sources: operator{p}, Reverifier: operator{p}, Explainer: operator{p}, Health: p.health, Stats: p.stats, Reload: p.askReload,
 		Logger: p.log.Named("admin"), Gatherer: reg, Registerer: reg, Version: cli.Version}
 	if p.pump != nil {
 		o.Replayer = operator{p}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"penstock/config"
+	"penstock/provider"
 	"penstock/verify"
 )
 
@@ -82,7 +83,7 @@ func (a *app) verifyCase(file, source, path string, now int64, asJSON bool) int 
 		// A delivery shown by the API knows its target alone.
 		r.PublicURL = publicURL(s, r.PublicURL)
 	}
-	e := v.Explain(r, at)
+	e := v.ExplainAmong(r, at, surroundings(c, s, r))
 	if asJSON {
 		if code := a.printJSON(explanationJSON(e)); code != exitOK {
 			return code
@@ -94,6 +95,23 @@ func (a *app) verifyCase(file, source, path string, now int64, asJSON bool) int 
 		return exitFound
 	}
 	return exitOK
+}
+
+// surroundings are the other sources and what the delivery says of itself.
+func surroundings(c *config.Config, s *config.Source, r *provider.Request) verify.Surroundings {
+	def := s.Definition.(*provider.Definition)
+	around := verify.Surroundings{Methods: def.Methods()}
+	for i := range c.Sources {
+		if n := &c.Sources[i]; n != s {
+			if v, err := verifierOf(n); err == nil {
+				around.Neighbours = append(around.Neighbours, verify.Neighbour{Source: n.Name, Provider: n.Provider, Verifier: v})
+			}
+		}
+	}
+	if evs, err := def.Events(r); err == nil && len(evs) > 0 {
+		around.Livemode = evs[0].Livemode
+	}
+	return around
 }
 
 // publicURL is what the provider called: the source's address with the query of target.

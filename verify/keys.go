@@ -100,7 +100,8 @@ type key struct {
 	by     string // Result.VerifiedBy
 	id     string // under which a request names it
 	secret []byte
-	public bool // an asymmetric key
+	text   string // as configured, for Explain alone
+	public bool   // an asymmetric key
 	macs   [numAlgorithms]*sync.Pool
 	rsa    *rsa.PublicKey
 	ec     *ecdsa.PublicKey
@@ -127,7 +128,7 @@ func newSecretKey(name, value, scheme, kind string) (key, error) {
 	if len(secret) == 0 {
 		return key{}, errors.New("decodes to nothing: an empty secret would verify anybody's signature")
 	}
-	k := key{name: name, fp: fingerprint(value), secret: secret, digest: sha256.Sum256(secret)}
+	k := key{name: name, fp: fingerprint(value), secret: secret, text: value, digest: sha256.Sum256(secret)}
 	k.by = scheme + ":" + k.fp
 	return k, nil
 }
