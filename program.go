@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -22,6 +23,7 @@ import (
 	"penstock/dedupe"
 	"penstock/forward"
 	"penstock/ingest"
+	"penstock/iplist"
 )
 
 // reloadWithin is how long an operator's reload waits for its turn: a look at files that
@@ -38,6 +40,7 @@ type program struct {
 	epochs  *epochs
 	dedupe  *dedupe.Deduper
 	pump    *forward.Pump
+	lists   *iplist.Keeper
 	ingest  *ingest.Server
 	admin   *admin.Server
 	cat     config.Catalogue
@@ -139,10 +142,12 @@ func (p *program) buildIngest(conf *config.Config, reg *prometheus.Registry) err
 	if in.TLS != nil {
 		o.TLS = &ingest.TLS{CertFile: strings.TrimPrefix(in.TLS.Cert, "file:"), KeyFile: strings.TrimPrefix(in.TLS.Key, "file:")}
 	}
+	p.lists = iplist.New(iplist.Options{Dir: filepath.Join(conf.Archive.Dir, "iplists"), Interval: in.IPListRefresh, Fetcher: iplist.NewHTTP(nil),
+		Logger: p.log.Named("iplist"), Registerer: reg})
 	if p.ingest, err = ingest.New(o, p.archive); err != nil {
 		return err
 	}
-	list, warnings, err := endpoints(conf, p.archive.RegisterEpoch)
+	list, warnings, err := endpoints(conf, p.lists, p.archive.RegisterEpoch)
 	if err != nil {
 		return err
 	}
@@ -211,7 +216,7 @@ func (p *program) askReload(ctx context.Context) error {
 
 // reload puts sources and tokens of a new configuration in force, all or nothing.
 func (p *program) reload(next *config.Config, restart []string) error {
-	list, warnings, err := endpoints(next, p.archive.RegisterEpoch)
+	list, warnings, err := endpoints(next, p.lists, p.archive.RegisterEpoch)
 	if err != nil {
 		return err
 	}

@@ -99,6 +99,9 @@ type Addresses struct {
 	Source string   `yaml:"source,omitempty"`
 	Ranges []string `yaml:"ranges,omitempty"` // CIDR or single addresses
 	Test   []string `yaml:"test,omitempty"`   // the provider's sandbox
+	// Refresh is where the provider publishes them, the sandbox's too; all of it together is
+	// the list.
+	Refresh []Published `yaml:"refresh,omitempty"`
 }
 
 // Parse reads a definition from YAML text. name is what errors call the text. Every

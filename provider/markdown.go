@@ -123,6 +123,9 @@ func (d *Definition) markDelivery(w writef) {
 		if len(a.Test) > 0 {
 			w("- its sandbox: `%s`\n", strings.Join(a.Test, "`, `"))
 		}
+		for _, r := range a.Refresh {
+			w("- refreshed from <%s> while a source says `allow_ips: [provider]`\n", r.URL)
+		}
 	} else {
 		w("- addresses: none published that we know of\n")
 	}
