@@ -19,11 +19,14 @@ func TestConstantTime(t *testing.T) {
 		"parseList":    "the timestamps of two groups in one header",
 		"joinFields":   "two spellings of one number",
 		"phpSerialize": "names of form fields",
-		"hints":        "the body with itself",
-		"secretHints":  "a secret with itself, for the operator",
-		"receivedText": "a header name",
-		"walk":         "JSON names",
-		"choose":       "names of algorithms",
+		"bodyHints":    "the body with itself, for the operator",
+		"bodyMarks":    "the body with itself, for the operator",
+		"sameKeys":     "a secret with itself, for the operator",
+
+		"duplicateHints": "two headers of one request, for the operator",
+		"receivedText":   "a header name",
+		"walk":           "JSON names",
+		"choose":         "names of algorithms",
 	}
 	files, err := filepath.Glob("*.go")
 	if err != nil {
