@@ -2,7 +2,6 @@ package main
 
 import (
 	"flag"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,13 +21,11 @@ func TestGeneratedDocs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var list strings.Builder
 	for _, name := range catalogue.Names() {
 		d, _ := catalogue.Get(name)
 		pages["docs/providers/"+name+".md"] = d.Markdown()
-		fmt.Fprintf(&list, "- [%s](providers/%s.md) (`%s`)\n", d.Title, name, name)
 	}
-	pages["docs/providers/README.md"] = "# The catalogue\n\nMade from `provider/definitions`. `penstock providers show NAME` prints the same.\n\n" + strings.ReplaceAll(list.String(), "(providers/", "(")
+	pages["docs/providers/README.md"] = catalogue.Markdown()
 	for path, want := range pages {
 		if *update {
 			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

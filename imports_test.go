@@ -17,6 +17,7 @@ var arrows = map[string][]string{
 	"provider": {},
 	"archive":  {},
 	"verify":   {"provider"},
+	"iplist":   {"verify", "provider"},
 	"ingest":   {"verify", "archive", "provider"},
 	"dedupe":   {"archive"},
 	"vault":    {},

@@ -157,6 +157,35 @@ func (o operator) Reverify(_ context.Context, id string, force bool, by string) 
 
 var errReleased = errors.New("the delivery was released already")
 
+// Explain says why a delivery is refused, with the time of receipt as the clock.
+func (o operator) Explain(_ context.Context, id string) (admin.Explained, error) {
+	d, err := o.archive.Get(id)
+	if err != nil {
+		return admin.Explained{}, adminError(err)
+	}
+	s := o.source(d.Source)
+	if s == nil {
+		return admin.Explained{}, fmt.Errorf("%w: source %s is not configured any more", admin.ErrConflict, d.Source)
+	}
+	v, err := cli.NewVerifier(s, o.vault, o.keysOf)
+	if err != nil {
+		return admin.Explained{}, fmt.Errorf("%w: %w", admin.ErrUnavailable, err)
+	}
+	r := provider.Request{Method: d.Method, Target: d.Target, PublicURL: s.URLOf(string(d.Target)), Header: d.Header, Body: d.Body, ReceivedAt: d.ReceivedAt, RemoteIP: d.RemoteIP}
+	e := v.ExplainAmong(&r, d.ReceivedAt, cli.Surroundings(o.conf.Load(), s, &r, o.vault))
+	out := admin.Explained{ID: id, Verdict: e.Verdict.String(), Reason: e.Reason, Where: e.Where, Template: e.Template, Hints: e.Hints, Fingerprints: []string{}}
+	for _, k := range e.Keys {
+		out.Fingerprints = append(out.Fingerprints, k.Credential+" "+k.Fingerprint)
+	}
+	if d.Reason == verify.IPNotAllowed {
+		out.Hints = append([]string{fmt.Sprintf("its address %s is not on the source's list: add it to allow_ips, or set trusted_proxies where that is the address of a proxy of yours", d.RemoteIP)}, out.Hints...)
+	}
+	if out.Hints == nil {
+		out.Hints = []string{}
+	}
+	return out, nil
+}
+
 // releases remembers what was released a moment ago: until the pump has written its
 // outcome nothing else tells a second release from the first.
 type releases struct {

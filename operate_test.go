@@ -16,6 +16,7 @@ import (
 
 	"penstock/admin"
 	"penstock/archive"
+	"penstock/cli"
 	"penstock/config"
 	"penstock/provider"
 	"penstock/verify"
@@ -200,6 +201,46 @@ func TestSealedSource(t *testing.T) {
 	}
 	if _, err := r.p.epochs.source(d.Epoch, d.Seq); err != nil {
 		t.Errorf("the key is back: %v", err)
+	}
+}
+
+// TestExplainRefused: what the page tells of a refusal is tried against the other sources of
+// the configuration, and a URL that was signed with its query verifies again.
+func TestExplainRefused(t *testing.T) {
+	square := "  - {name: sq, provider: square, public_url: https://hooks.example.com, credentials: {signature_key: 0123456789abcdef0123}}\n"
+	r := newRig(t, stripe+github+square+"  - {name: hub2, provider: github, credentials: {secrets: [abcdefabcdefabcdefab]}}\n")
+	o := operator{r.p}
+	refuse := func(source, as, target string, change func(*provider.Request)) string {
+		t.Helper()
+		made, err := cli.NewVerifier(o.source(as), nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := made.(*verify.Verifier)
+		q := provider.Request{Method: "POST", Target: []byte(target), PublicURL: "https://hooks.example.com" + target, Body: []byte(`{"a":1}`)}
+		if err := v.Sign(&q, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		change(&q)
+		d := &archive.Delivery{Source: source, Provider: o.source(source).Provider, Verdict: archive.Rejected, Reason: "signature_mismatch", ReceivedAt: time.Now(),
+			Method: q.Method, Target: q.Target, Header: q.Header, Body: q.Body}
+		if _, err := r.p.archive.Reject(d); err != nil {
+			t.Fatal(err)
+		}
+		return d.ID
+	}
+	explain := func(id, want string) {
+		t.Helper()
+		e, err := o.Explain(t.Context(), id)
+		if err != nil || !strings.Contains(strings.Join(e.Hints, "\n"), want) {
+			t.Errorf("no %q: %+v, %v", want, e, err)
+		}
+	}
+	explain(refuse("hub", "hub2", "/in/hub", func(*provider.Request) {}), "credentials of source hub2")
+	explain(refuse("hub", "hub", "/in/hub", func(q *provider.Request) { q.Body = []byte("{\"a\":1}\n") }), "appended a newline")
+	id := refuse("sq", "sq", "/in/sq?x=1", func(*provider.Request) {})
+	if v, err := o.Reverify(t.Context(), id, false, "ops"); err != nil || v.Verdict != "accepted" {
+		t.Errorf("a signed URL with a query: %+v, %v", v, err)
 	}
 }
 

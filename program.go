@@ -25,6 +25,7 @@ import (
 	"penstock/fetch"
 	"penstock/forward"
 	"penstock/ingest"
+	"penstock/iplist"
 	"penstock/vault"
 	"penstock/verify"
 )
@@ -44,6 +45,7 @@ type program struct {
 	epochs  *epochs
 	dedupe  *dedupe.Deduper
 	pump    *forward.Pump
+	lists   *iplist.Keeper
 	ingest  *ingest.Server
 	admin   *admin.Server
 	cat     config.Catalogue
@@ -160,12 +162,14 @@ func (p *program) buildIngest(conf *config.Config, reg *prometheus.Registry) err
 	if in.TLS != nil {
 		o.TLS = &ingest.TLS{CertFile: strings.TrimPrefix(in.TLS.Cert, "file:"), KeyFile: strings.TrimPrefix(in.TLS.Key, "file:")}
 	}
+	p.lists = iplist.New(iplist.Options{Dir: filepath.Join(conf.Archive.Dir, "iplists"), Interval: in.IPListRefresh, Fetcher: iplist.NewHTTP(nil),
+		Logger: p.log.Named("iplist"), Registerer: reg})
 	if p.ingest, err = ingest.New(o, p.archive); err != nil {
 		return err
 	}
 	p.changing.Lock()
 	defer p.changing.Unlock()
-	list, warnings, err := endpoints(conf, p.vault, p.keysOf, p.archive.RegisterEpoch)
+	list, warnings, err := endpoints(conf, p.vault, p.keysOf, p.lists, p.archive.RegisterEpoch)
 	if err != nil {
 		return err
 	}
@@ -179,7 +183,7 @@ func (p *program) buildIngest(conf *config.Config, reg *prometheus.Registry) err
 }
 
 func (p *program) buildAdmin(conf *config.Config, reg *prometheus.Registry) error {
-	o := admin.Options{Listen: conf.Admin.Listen, Tokens: tokens(conf), Archive: p.archive, Sources: operator{p}, Tenants: operator{p}, Reverifier: operator{p}, Health: p.health, Stats: p.stats, Reload: p.askReload,
+	o := admin.Options{Listen: conf.Admin.Listen, Tokens: tokens(conf), Archive: p.archive, Sources: operator{p}, Tenants: operator{p}, Reverifier: operator{p}, Explainer: operator{p}, Health: p.health, Stats: p.stats, Reload: p.askReload,
 		Logger: p.log.Named("admin"), Gatherer: reg, Registerer: reg, Version: cli.Version}
 	if p.pump != nil {
 		o.Replayer = operator{p}
@@ -242,7 +246,7 @@ func (p *program) askReload(ctx context.Context) error {
 func (p *program) reload(next *config.Config, restart []string) error {
 	p.changing.Lock()
 	defer p.changing.Unlock()
-	list, warnings, err := endpoints(next, p.vault, p.keysOf, p.archive.RegisterEpoch)
+	list, warnings, err := endpoints(next, p.vault, p.keysOf, p.lists, p.archive.RegisterEpoch)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"penstock/cli"
 	"penstock/config"
 	"penstock/ingest"
+	"penstock/iplist"
 	"penstock/provider"
 	"penstock/vault"
 	"penstock/verify"
@@ -90,12 +91,12 @@ func topicOf(s *config.Source, f *config.Forward, providerName string) string {
 
 // endpoints makes what the edge serves out of the configured sources. Every mistake is
 // reported with the place of its source.
-func endpoints(c *config.Config, kept *vault.Vault, keys cli.KeysOf, register func(source string, doc []byte) uint64) (out []ingest.Source, warnings []string, err error) {
+func endpoints(c *config.Config, kept *vault.Vault, keys cli.KeysOf, lists *iplist.Keeper, register func(source string, doc []byte) uint64) (out []ingest.Source, warnings []string, err error) {
 	var errs []error
 	for i := range c.Sources {
 		s := &c.Sources[i]
 		place := fmt.Sprintf("%s:%d:%d: source %s", c.Path, s.Line, s.Col, s.Name)
-		e, weak, err := endpoint(s, kept, keys)
+		e, weak, err := endpoint(s, kept, keys, lists)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", place, err))
 			continue
@@ -114,7 +115,7 @@ func endpoints(c *config.Config, kept *vault.Vault, keys cli.KeysOf, register fu
 	return out, warnings, errors.Join(errs...)
 }
 
-func endpoint(s *config.Source, kept *vault.Vault, keys cli.KeysOf) (e ingest.Source, warnings []string, err error) {
+func endpoint(s *config.Source, kept *vault.Vault, keys cli.KeysOf, lists *iplist.Keeper) (e ingest.Source, warnings []string, err error) {
 	d := s.Definition.(*provider.Definition)
 	v, err := cli.NewVerifier(s, kept, keys)
 	if err != nil {
@@ -125,11 +126,10 @@ func endpoint(s *config.Source, kept *vault.Vault, keys cli.KeysOf) (e ingest.So
 		e.Rate, e.Burst = s.Rate.PerSecond, s.Rate.Burst
 	}
 	if len(s.AllowIPs) > 0 {
-		prefixes, err := allowed(s.AllowIPs, d)
-		if err != nil {
+		if e.Allow, err = allowed(s.AllowIPs, d, lists); err != nil {
 			return e, nil, err
 		}
-		e.Allow = verify.NewAllowlist(prefixes)
+		e.AllowTry = s.AllowMode == "shadow"
 	}
 	if s.ClientCA != "" {
 		if e.ClientCA, err = certPool(s.ClientCA); err != nil {
@@ -151,21 +151,38 @@ func (p *program) keysOf(hosts, ahead []string) (verify.KeySource, error) {
 	return view, nil
 }
 
-func allowed(list []string, d *provider.Definition) (out []netip.Prefix, err error) {
+func allowed(list []string, d *provider.Definition, lists *iplist.Keeper) (ingest.Allower, error) {
+	var own []netip.Prefix
+	var published *iplist.List
 	for _, a := range list {
 		if a == "provider" {
-			published, _ := d.IPRanges()
-			out = append(out, published...)
+			published = lists.List(d)
 			continue
 		}
 		p, err := parsePrefix(a)
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, p)
+		own = append(own, p)
 	}
-	return out, nil
+	switch {
+	case published == nil:
+		return verify.NewAllowlist(own), nil
+	case len(own) == 0:
+		return published, nil
+	}
+	return either{verify.NewAllowlist(own), published}, nil
 }
+
+// either allows what one of two lists allows: the networks written out, and the
+// provider's, which changes under way.
+type either struct {
+	own       *verify.Allowlist
+	published *iplist.List
+}
+
+// Contains asks both.
+func (e either) Contains(ip netip.Addr) bool { return e.own.Contains(ip) || e.published.Contains(ip) }
 
 // parsePrefix reads a CIDR or a single address.
 func parsePrefix(s string) (netip.Prefix, error) {

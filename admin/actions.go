@@ -238,6 +238,25 @@ func (s *Server) reverifyOne(w http.ResponseWriter, r *http.Request, who secretT
 	return nil
 }
 
+func (s *Server) explain(w http.ResponseWriter, r *http.Request, _ secretToken) *problem {
+	if s.o.Explainer == nil {
+		return notHere("explain")
+	}
+	row, err := s.o.Archive.Row(r.PathValue("id"))
+	if err != nil {
+		return s.failure(err)
+	}
+	if row.Verdict != archive.Rejected.String() {
+		return refuse(http.StatusConflict, "not_rejected", "the delivery is "+row.Verdict+": there is nothing to explain")
+	}
+	e, err := s.o.Explainer.Explain(r.Context(), row.ID)
+	if err != nil {
+		return s.failure(err)
+	}
+	writeJSON(w, http.StatusOK, e)
+	return nil
+}
+
 func (s *Server) reverifyAll(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
 	if s.o.Reverifier == nil {
 		return notHere("re-verify")

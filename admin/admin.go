@@ -86,6 +86,23 @@ type Reverifier interface {
 	ReverifyAll(ctx context.Context, f archive.Filter, force bool, by string) (Job, error)
 }
 
+// Explained says why a delivery is refused, for a person to fix it. It holds no secret and
+// no signature that would be right.
+type Explained struct {
+	ID           string   `json:"id"`
+	Verdict      string   `json:"verdict"` // by today's credentials, with the time of receipt as the clock
+	Reason       string   `json:"reason"`
+	Where        string   `json:"where"`        // where the signature is looked for
+	Template     string   `json:"template"`     // what is signed
+	Fingerprints []string `json:"fingerprints"` // of the credentials that were tried
+	Hints        []string `json:"hints"`        // what probably happened, and what to do
+}
+
+// Explainer explains refused deliveries.
+type Explainer interface {
+	Explain(ctx context.Context, id string) (Explained, error)
+}
+
 // SourceInfo is one configured source as it stands.
 type SourceInfo struct {
 	Name         string         `json:"name"`
@@ -117,6 +134,7 @@ type Options struct {
 	Archive    Archive
 	Replayer   Replayer
 	Reverifier Reverifier
+	Explainer  Explainer
 	Sources    Sources
 	Tenants    Tenants
 	Health     func() Health                   // nil = always ready

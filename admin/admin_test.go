@@ -224,6 +224,26 @@ func TestReplayAndReverify(t *testing.T) {
 	want(post(one+rejectedID+"/reverify", ""), 409, "no definition", "reverify "+rejectedID+" force=false by ops")
 }
 
+// TestExplain: why a delivery is refused, for an operator, in the API and on the page.
+func TestExplain(t *testing.T) {
+	w := newWorld(t, nil)
+	one := "/api/v1/deliveries/"
+	w.want(w.call("GET", one+rejectedID+"/explain", operatorToken, ""), 200, `"hints":["it verifies with a newline`)
+	w.want(w.call("GET", one+rejectedID+"/explain", viewerToken, ""), 403)
+	w.want(w.call("GET", one+publishedID+"/explain", operatorToken, ""), 409, "not_rejected")
+	w.want(w.call("GET", one+"nothing/explain", operatorToken, ""), 404)
+	w.want(w.call("GET", "/deliveries/"+rejectedID, operatorToken, ""), 200, "<li>it verifies with a newline &lt;at&gt; the end</li>")
+	if got := w.call("GET", "/deliveries/"+rejectedID, viewerToken, ""); strings.Contains(got.Body.String(), "it verifies with") {
+		t.Error("a viewer sees what an operator is told")
+	}
+	w.work.err = fmt.Errorf("source gone: %w", ErrConflict)
+	w.want(w.call("GET", one+rejectedID+"/explain", operatorToken, ""), 409, "source gone")
+	w.want(w.call("GET", "/deliveries/"+rejectedID, operatorToken, ""), 200)
+	bare := newWorld(t, func(o *Options) { o.Explainer = nil })
+	bare.want(bare.call("GET", one+rejectedID+"/explain", operatorToken, ""), 501, "not_configured")
+	bare.want(bare.call("GET", "/deliveries/"+rejectedID, operatorToken, ""), 200)
+}
+
 type httptestResponse struct {
 	code   int
 	body   string

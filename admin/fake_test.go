@@ -143,6 +143,10 @@ func (f *fakeWork) Reverify(_ context.Context, id string, force bool, by string)
 	return Verification{ID: id, Verdict: "accepted", Released: true, Forced: force}, f.note("reverify %s force=%t by %s", id, force, by)
 }
 
+func (f *fakeWork) Explain(_ context.Context, id string) (Explained, error) {
+	return Explained{ID: id, Verdict: "rejected", Reason: "signature_mismatch", Hints: []string{"it verifies with a newline <at> the end"}}, f.note("explain %s", id)
+}
+
 func (f *fakeWork) ReverifyAll(_ context.Context, filter archive.Filter, force bool, by string) (Job, error) {
 	f.filter = &filter
 	return f.job("queued"), f.note("reverify all force=%t by %s", force, by)
@@ -203,7 +207,7 @@ func newWorld(t testing.TB, change func(o *Options)) *world {
 	add(duplicateID, "stripe", "accepted", "", "duplicate", archive.Outcome{Kind: archive.Duplicate, Of: publishedID})
 	add(rejectedID, "stripe", "rejected", "signature_mismatch", "")
 	add(publishedID, "stripe", "accepted", "", "published", published)
-	o := Options{Listen: "127.0.0.1:0", Archive: w.archive, Replayer: w.work, Reverifier: w.work, Sources: w.work,
+	o := Options{Listen: "127.0.0.1:0", Archive: w.archive, Replayer: w.work, Reverifier: w.work, Explainer: w.work, Sources: w.work,
 		Health: func() Health { return w.health }, Stats: func(context.Context) any { return map[string]int{"deliveries": 5} },
 		Reload: func(context.Context) error { return w.work.note("reload") }, Logger: zap.New(core), Gatherer: w.reg, Registerer: w.reg,
 		Tokens: []Token{{Name: "ops", Role: Operator, Token: operatorToken}, {Name: "eyes", Role: Viewer, Token: viewerToken},

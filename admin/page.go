@@ -165,6 +165,7 @@ type deliveryPage struct {
 	Body      string
 	BodyNote  string
 	Why       string
+	Hints     []string
 	CanReplay bool
 }
 
@@ -175,6 +176,15 @@ func (s *Server) pageDelivery(w http.ResponseWriter, r *http.Request, who secret
 	}
 	page := deliveryPage{frame: s.frame(r, "Delivery "+d.ID, who), D: d, Why: reasonWords[d.Reason]}
 	page.CanReplay = who.role == Operator && len(d.Published) > 0 && s.o.Replayer != nil
+	if d.Verdict == archive.Rejected.String() && d.Damaged == "" && who.role == Operator && s.o.Explainer != nil {
+		// The page is worth having without: a source that is gone cannot be asked.
+		if e, err := s.o.Explainer.Explain(r.Context(), d.ID); err == nil {
+			page.Hints = e.Hints
+			if e.Verdict == archive.Accepted.String() {
+				page.Hints = append(page.Hints, "With today's credentials it verifies: re-verify it to release it.")
+			}
+		}
+	}
 	if job := r.URL.Query().Get("job"); job != "" {
 		page.Notice = "Replay started: job " + job
 	}

@@ -18,6 +18,7 @@ type SourceVerifier interface {
 	Verify(r *provider.Request, now time.Time) verify.Result
 	Ack(r *provider.Request, now time.Time) verify.Reply
 	Explain(r *provider.Request, now time.Time) verify.Explanation
+	ExplainAmong(r *provider.Request, now time.Time, around verify.Surroundings) verify.Explanation
 	Warnings() []string
 }
 

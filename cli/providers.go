@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 
 	"penstock/config"
 	"penstock/provider"
@@ -50,10 +49,21 @@ type providerRow struct {
 	Credentials  []credentialRow `json:"credentials"`
 	MaxBody      int64           `json:"max_body,omitempty"`
 	RetryHorizon string          `json:"retry_horizon,omitempty"`
+	Retries      string          `json:"retries"`
+	Verification []string        `json:"verification"` // in words
+	Answer       string          `json:"answer"`       // in words
+	Events       []eventRow      `json:"events"`
+	IPRefreshed  bool            `json:"ip_ranges_refreshed,omitempty"`
 	IPRanges     []string        `json:"ip_ranges,omitempty"`
 	IPDate       string          `json:"ip_ranges_date,omitempty"`
 	Weaknesses   []string        `json:"weaknesses,omitempty"`
 	SampleTypes  []string        `json:"sample_types"`
+}
+
+// eventRow is one canonical type and the provider's words that become it.
+type eventRow struct {
+	Type string   `json:"type"`
+	From []string `json:"from"`
 }
 
 type credentialRow struct {
@@ -66,7 +76,11 @@ type credentialRow struct {
 
 func providerInfo(d *provider.Definition) providerRow {
 	r := providerRow{Name: d.Name, Title: d.Title, Scheme: d.Scheme.Scheme, Algorithm: d.Algorithm, Docs: d.Docs, Setup: d.Setup,
-		Methods: d.Methods(), MaxBody: d.MaxBody(), Weaknesses: d.Weaknesses, Credentials: []credentialRow{}, SampleTypes: []string{}}
+		Methods: d.Methods(), MaxBody: d.MaxBody(), Weaknesses: d.Weaknesses, Credentials: []credentialRow{}, SampleTypes: []string{},
+		Retries: d.RetrySchedule(), Verification: d.Verification(), Answer: d.Answer(), Events: []eventRow{}, IPRefreshed: len(d.Addresses.Refresh) > 0}
+	for _, e := range d.CanonicalEvents() {
+		r.Events = append(r.Events, eventRow(e))
+	}
 	if h := d.RetryHorizon(); h > 0 {
 		r.RetryHorizon = config.FormatDuration(h)
 	}
@@ -112,7 +126,7 @@ func (a *app) listProviders(asJSON bool) int {
 func (a *app) showProvider(name string, asJSON bool) int {
 	d, ok := a.w.Providers.Get(name)
 	if !ok {
-		return a.fail(exitFound, "there is no provider %q in the catalogue; `penstock providers` lists them", name)
+		return a.fail(exitFound, "%v", unknownProvider(name, a.w.Providers.Names()))
 	}
 	r := providerInfo(d)
 	if asJSON {
@@ -124,22 +138,47 @@ func (a *app) showProvider(name string, asJSON bool) int {
 		title = r.Name
 	}
 	fmt.Fprintln(w, a.paint(bold, title))
-	field := func(k, v string) {
-		if v != "" {
-			fmt.Fprintf(w, "  %-14s %s\n", k, v)
+	if r.Docs != "" {
+		fmt.Fprintf(w, "  %s\n", r.Docs)
+	}
+	printSetup(w, r)
+	head := func(text string) { fmt.Fprintln(w, "\n"+a.paint(bold, text)) }
+	head("What is verified")
+	for _, s := range r.Verification {
+		fmt.Fprintf(w, "  - %s\n", s)
+	}
+	head("How it delivers")
+	field := func(k, v string) { fmt.Fprintf(w, "  %-10s %s\n", k, v) }
+	field("methods", strings.Join(r.Methods, ", "))
+	field("answer", r.Answer)
+	field("repeats", r.Retries)
+	if len(r.IPRanges) > 0 {
+		fresh := "shipped"
+		if r.IPRefreshed {
+			fresh = "refreshed daily"
+		}
+		field("addresses", fmt.Sprintf("%d networks as of %s, %s; allow_ips: [provider] lets in nobody else:", len(r.IPRanges), r.IPDate, fresh))
+		fmt.Fprintf(w, "             %s\n", strings.ReplaceAll(strings.ReplaceAll(strings.Join(r.IPRanges, " ")+" ", "/32 ", " "), "/128 ", " "))
+	} else {
+		field("addresses", "none published that we know of")
+	}
+	if len(r.Events) > 0 {
+		head("Events")
+		for _, e := range r.Events {
+			fmt.Fprintf(w, "  %-24s %s\n", e.Type, strings.Join(e.From, "; "))
+		}
+		fmt.Fprintf(w, "  %-24s %s\n", r.Name+".<type>", "whatever else it sends")
+	}
+	if len(r.Weaknesses) > 0 {
+		head("What its scheme does not protect from")
+		for _, x := range r.Weaknesses {
+			fmt.Fprintf(w, "  - %s\n", x)
 		}
 	}
-	field("scheme", strings.TrimSpace(r.Scheme+" "+r.Algorithm))
-	field("methods", strings.Join(r.Methods, ", "))
-	if d.Tolerance > 0 {
-		field("tolerance", time.Duration(d.Tolerance).String())
+	if len(r.SampleTypes) > 0 {
+		head("Try it")
+		fmt.Fprintf(w, "  penstock send %s --type %q\n  penstock send %s --list     shows all %d events that can be sent\n", r.Name, r.SampleTypes[0], r.Name, len(r.SampleTypes))
 	}
-	field("repeats for", r.RetryHorizon)
-	if len(r.IPRanges) > 0 {
-		field("addresses", fmt.Sprintf("%d networks published, read %s (allow_ips: [provider])", len(r.IPRanges), r.IPDate))
-	}
-	field("docs", r.Docs)
-	printSetup(w, r)
 	return exitOK
 }
 
@@ -161,13 +200,4 @@ func printSetup(w io.Writer, r providerRow) {
 		fmt.Fprintf(w, "        %s: env:%s   # %s\n", c.Name, env, note)
 	}
 	fmt.Fprintf(w, "\nThe address to enter at the provider: https://YOUR-HOST/in/%s\n", r.Name)
-	if len(r.SampleTypes) > 0 {
-		fmt.Fprintf(w, "\nTo try it: penstock send %s --type %s   (types: %s)\n", r.Name, r.SampleTypes[0], strings.Join(r.SampleTypes, ", "))
-	}
-	if len(r.Weaknesses) > 0 {
-		fmt.Fprintln(w, "\nWhat its signature does not protect from:")
-		for _, x := range r.Weaknesses {
-			fmt.Fprintf(w, "  - %s\n", x)
-		}
-	}
 }

@@ -179,7 +179,7 @@ func TestSendAsked(t *testing.T) {
 	w.want(exitUsage, `no source of provider "paypal"; it has hub, shop`, "send", "paypal", "-c", file)
 	w.want(exitUsage, `no source "nope"`, "send", "stripe", "--source", "nope", "-c", file)
 	w.want(exitUsage, "source hub is of provider github", "send", "stripe", "--source", "hub", "-c", file)
-	w.want(exitUsage, "is no share", "send", "stripe", "-c", file, "--duplicates", "2")
+	w.want(exitUsage, "is no share", "send", "stripe", "-c", file, "--duplicates", "2.5")
 	w.want(exitUsage, "start penstock dev", "send", "stripe")
 	w.want(exitUsage, "not both", "send", "stripe", "-c", file, "--dir", ".")
 	w.want(exitUsage, "has no sample", "send", "stripe", "-c", file, "--type", "no.such")

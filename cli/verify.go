@@ -10,6 +10,9 @@ import (
 	"strings"
 	"time"
 
+	"penstock/config"
+	"penstock/provider"
+	"penstock/vault"
 	"penstock/verify"
 )
 
@@ -85,7 +88,7 @@ func (a *app) verifyCase(file, source, path string, now int64, asJSON bool) int 
 		// A delivery shown by the API knows its target alone.
 		r.PublicURL = s.URLOf(r.PublicURL)
 	}
-	e := v.Explain(r, at)
+	e := v.ExplainAmong(r, at, Surroundings(c, s, r, kept))
 	if asJSON {
 		if code := a.printJSON(explanationJSON(e)); code != exitOK {
 			return code
@@ -97,6 +100,25 @@ func (a *app) verifyCase(file, source, path string, now int64, asJSON bool) int 
 		return exitFound
 	}
 	return exitOK
+}
+
+// Surroundings are the other sources and what the delivery says of itself; kept may be nil.
+// Where a source has many merchants, which of them a stray delivery might be of is not tried.
+func Surroundings(c *config.Config, s *config.Source, r *provider.Request, kept *vault.Vault) verify.Surroundings {
+	def := s.Definition.(*provider.Definition)
+	around := verify.Surroundings{Methods: def.Methods()}
+	for i := range c.Sources {
+		if n := &c.Sources[i]; n.Name != s.Name && n.Tenants == nil {
+			made, err := NewVerifier(n, kept, nil)
+			if v, one := made.(*verify.Verifier); err == nil && one {
+				around.Neighbours = append(around.Neighbours, verify.Neighbour{Source: n.Name, Provider: n.Provider, Verifier: v})
+			}
+		}
+	}
+	if evs, err := def.Events(r); err == nil && len(evs) > 0 {
+		around.Livemode = evs[0].Livemode
+	}
+	return around
 }
 
 func (a *app) readCase(path string) (*verify.Case, error) {

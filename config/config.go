@@ -44,6 +44,7 @@ type Ingest struct {
 	PublicURL      string         `live:"true" yaml:"public_url" check:"url" doc:"origin that providers call; for schemes that sign the URL"`
 	TrustedProxies []string       `yaml:"trusted_proxies" check:"cidr" doc:"peers whose X-Forwarded-For is believed; none by default"`
 	MaxBody        Size           `live:"true" yaml:"max_body" default:"10MiB" min:"1KiB" max:"256MiB" doc:"largest body; unset also allows a provider's larger documented maximum"`
+	IPListRefresh  time.Duration  `yaml:"ip_list_refresh" default:"24h" min:"0s" max:"366d" doc:"how often the providers' published addresses are looked up where allow_ips says provider; 0s = never, the shipped lists stay"`
 	MaxInFlight    Size           `yaml:"max_in_flight" default:"256MiB" min:"1MiB" doc:"sum of the bodies in flight; above it 503"`
 	MaxConnections int            `yaml:"max_connections" default:"8192" min:"1" max:"1000000" doc:"open connections"`
 	MaxConnsPerIP  int            `yaml:"max_conns_per_ip" default:"0" min:"0" max:"1000000" doc:"open connections of one address; 0 = no bound of its own"`
@@ -194,6 +195,7 @@ type Source struct {
 	PublicURL   string              `yaml:"public_url" check:"url" doc:"what this provider calls: an origin, or with a path the whole URL"`
 	AllowIPs    []string            `yaml:"allow_ips" check:"allow" doc:"addresses that may call: CIDRs, addresses, or provider for its published list; unset = all"`
 	Dedupe      SourceDedupe        `yaml:"dedupe" doc:"of this source"`
+	AllowMode   string              `yaml:"allow_ips_mode" default:"enforce" enum:"enforce|shadow" doc:"shadow: nobody is refused for the address; what would have been is logged and counted"`
 	MaxBody     Size                `yaml:"max_body" min:"1KiB" max:"256MiB" doc:"largest body; unset = ingest.max_body"`
 	Tolerance   *time.Duration      `yaml:"tolerance" min:"0s" max:"366d" doc:"how far a signed timestamp may be off; 0s = not checked; unset = as the provider says"`
 	Mode        string              `yaml:"mode" enum:"live|test" doc:"live: test events never go out as money; test: public sample secrets are allowed"`

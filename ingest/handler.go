@@ -63,6 +63,18 @@ func (s *Server) fill(c *conn, ctx *fasthttp.RequestCtx, body []byte) {
 	c.req.RemoteIP = addr
 }
 
+// wouldRefuse tells what an allowlist on trial would have refused: one line a second and
+// source, all of them counted.
+func (s *Server) wouldRefuse(c *conn, now time.Time) {
+	count := c.src.count
+	count.shadow.Inc()
+	sec := now.Unix()
+	if last := count.shadowAt.Load(); last != sec && count.shadowAt.CompareAndSwap(last, sec) {
+		s.log.Warn("the address is not on the source's list; it would be refused if allow_ips_mode were enforce",
+			zap.String("source", c.src.Name), zap.Stringer("address", c.del.RemoteIP))
+	}
+}
+
 // decide runs the steps in their order: certificate and address, rate, verification,
 // archive, answer.
 func (s *Server) decide(ctx *fasthttp.RequestCtx, c *conn) {
@@ -73,12 +85,15 @@ func (s *Server) decide(ctx *fasthttp.RequestCtx, c *conn) {
 		ctx.SetConnectionClose() // the next handshake may bring one; this connection cannot
 		return
 	}
-	if src.Allow != nil && !src.Allow.Contains(c.del.RemoteIP) {
-		s.quarantine(c, reasonAddress)
-		s.reject(ctx, c, reasonAddress, nil)
-		return
-	}
 	now := s.clock.now()
+	if src.Allow != nil && !src.Allow.Contains(c.del.RemoteIP) {
+		if !src.AllowTry {
+			s.quarantine(c, reasonAddress)
+			s.reject(ctx, c, reasonAddress, nil)
+			return
+		}
+		s.wouldRefuse(c, now)
+	}
 	if src.limiter != nil && !src.limiter.AllowN(now, 1) {
 		s.quarantine(c, reasonPolicy)
 		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, "1")

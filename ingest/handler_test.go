@@ -22,6 +22,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	dto "github.com/prometheus/client_model/go"
+
 	"penstock/archive"
 	"penstock/provider"
 	"penstock/verify"
@@ -363,6 +365,19 @@ func TestAllowlist(t *testing.T) {
 		t.Errorf("answered %q", got)
 	}
 	wantStatus(t, r.send(request("/in/t", "{}", "X-Test: ok", "X-Forwarded-For: 198.51.100.1, 203.0.113.9")), 200)
+}
+
+// TestAllowlistOnTrial: nobody is refused, and what would have been is counted.
+func TestAllowlistOnTrial(t *testing.T) {
+	src := testSource("s")
+	src.Allow, src.AllowTry = prefixAllow{netip.MustParsePrefix("203.0.113.0/24")}, true
+	r := newRig(t, Options{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}, src)
+	wantStatus(t, r.send(request("/in/s", "{}", "X-Test: ok", "X-Forwarded-For: 198.51.100.1")), 200)
+	wantStatus(t, r.send(request("/in/s", "{}", "X-Test: ok", "X-Forwarded-For: 203.0.113.9")), 200)
+	var m dto.Metric
+	if err := r.srv.metrics.shadow.WithLabelValues("s").Write(&m); err != nil || m.GetCounter().GetValue() != 1 {
+		t.Errorf("%v counted, %v", m.GetCounter().GetValue(), err)
+	}
 }
 
 // TestClockInDoubt: after the wall clock was set, a stale timestamp is answered 503.

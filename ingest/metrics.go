@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -22,6 +23,7 @@ var reasons = []string{
 
 type metrics struct {
 	deliveries *prometheus.CounterVec // source, verdict, reason
+	shadow     *prometheus.CounterVec // source
 	ack        prometheus.Histogram
 	refused    [refusals]prometheus.Counter
 	panics     prometheus.Counter
@@ -34,6 +36,8 @@ type sourceCounters struct {
 	name                string
 	accepted, challenge prometheus.Counter
 	rejected            map[string]prometheus.Counter // by reason
+	shadow              prometheus.Counter            // what an allowlist on trial would have refused
+	shadowAt            atomic.Int64                  // second of the last line about it
 }
 
 func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
@@ -42,6 +46,10 @@ func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
 			Name: "penstock_deliveries_total",
 			Help: "Deliveries of known sources by verdict; the reason is empty unless rejected.",
 		}, []string{"source", "verdict", "reason"}),
+		shadow: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "penstock_ip_shadow_refusals_total",
+			Help: "Deliveries that allow_ips would have refused if its mode were enforce.",
+		}, []string{"source"}),
 		ack: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "penstock_ack_seconds",
 			Help:    "From the first byte of a delivery in to its 2xx answer out.",
@@ -64,7 +72,7 @@ func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
 		m.refused[r] = refused.WithLabelValues(refusalInfo[r].code)
 	}
 	for _, c := range []prometheus.Collector{
-		m.deliveries, m.ack, m.panics, refused,
+		m.deliveries, m.shadow, m.ack, m.panics, refused,
 		gauge("penstock_ingest_inflight_bytes", "Bytes of bodies being read or handled, as declared.", func() float64 { return float64(s.budget.used.Load()) }),
 		gauge("penstock_ingest_connections", "Open connections.", func() float64 { return float64(s.conns.len()) }),
 		gauge("penstock_ingest_draining", "1 while the edge is being stopped.", func() float64 {
@@ -92,6 +100,7 @@ func (m *metrics) source(name string) *sourceCounters {
 		accepted:  m.deliveries.WithLabelValues(name, archive.Accepted.String(), ""),
 		challenge: m.deliveries.WithLabelValues(name, archive.Challenge.String(), ""),
 		rejected:  make(map[string]prometheus.Counter, len(reasons)),
+		shadow:    m.shadow.WithLabelValues(name),
 	}
 	for _, r := range reasons {
 		c.rejected[r] = m.deliveries.WithLabelValues(name, archive.Rejected.String(), r)

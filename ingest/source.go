@@ -43,6 +43,7 @@ type Source struct {
 	Methods   []string // methods the provider uses; none = POST
 	Verifier  Verifier // required
 	Allow     Allower  // nil = every address
+	AllowTry  bool     // Allow refuses nobody: what it would have refused is counted and logged
 	MaxBody   int64    // bytes; 0 = Options.MaxBodyBytes
 	Rate      float64  // deliveries a second; 0 = no limit
 	Burst     int      // of Rate; 0 = one second's worth, at least 1

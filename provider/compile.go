@@ -99,6 +99,14 @@ func (d *Definition) compile() error {
 	if p.ranges, err = parseRanges(append(append([]string(nil), d.Addresses.Ranges...), d.Addresses.Test...)); err != nil {
 		return mistake("ip_ranges", err)
 	}
+	for i := range d.Addresses.Refresh {
+		if err := d.Addresses.Refresh[i].validate(); err != nil {
+			return mistake("ip_ranges.refresh", err)
+		}
+		if len(p.ranges) == 0 {
+			return mistake("ip_ranges.refresh", errors.New("ip_ranges.ranges are what is in force until the first refresh: write them out"))
+		}
+	}
 	p.readers = d.Document
 	if len(p.readers) == 0 {
 		p.readers = []Reader{{Kind: "json"}, {Kind: "form"}, {Kind: "query"}}

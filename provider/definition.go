@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"strings"
 	"time"
 
@@ -106,6 +107,9 @@ type Addresses struct {
 	Source string   `yaml:"source,omitempty"`
 	Ranges []string `yaml:"ranges,omitempty"` // CIDR or single addresses
 	Test   []string `yaml:"test,omitempty"`   // the provider's sandbox
+	// Refresh is where the provider publishes them, the sandbox's too; all of it together is
+	// the list.
+	Refresh []AddressList `yaml:"refresh,omitempty"`
 }
 
 // Parse reads a definition from YAML text. name is what errors call the text. Every
@@ -130,10 +134,14 @@ func Parse(name string, text []byte) (*Definition, error) {
 // joined, one a line.
 func FromNode(node ast.Node) (*Definition, error) {
 	var d Definition
-	if err := yaml.NodeToValue(node, &d, yaml.Strict()); err != nil {
-		return nil, located(err)
+	unknown := unknownKeys(node, reflect.TypeFor[Definition]())
+	if err := yaml.NodeToValue(node, &d, decodeOptions(len(unknown) == 0)...); err != nil {
+		if err = located(err); len(unknown) > 0 && strings.Contains(err.Error(), "unknown field") {
+			return nil, errors.Join(unknown...) // one of them again, by a part that is read by code of its own
+		}
+		return nil, errors.Join(append(unknown, err)...)
 	}
-	errs := d.Validate()
+	errs := append(unknown, d.Validate()...)
 	if err := d.compile(); err != nil {
 		errs = append(errs, err)
 	}
@@ -141,6 +149,15 @@ func FromNode(node ast.Node) (*Definition, error) {
 		return nil, atNode(node, errors.Join(errs...))
 	}
 	return &d, nil
+}
+
+// decodeOptions: strict, unless the unknown keys were found already; what else is wrong is
+// then named in the same run.
+func decodeOptions(strict bool) []yaml.DecodeOption {
+	if strict {
+		return []yaml.DecodeOption{yaml.Strict()}
+	}
+	return nil
 }
 
 // YAML is the definition's canonical text: it holds no secret, it parses to the same

@@ -267,7 +267,7 @@ func (w Words) MarshalYAML() (any, error) {
 func (c *CanonicalType) UnmarshalYAML(node ast.Node) error {
 	s, ok := scalar(node)
 	if !ok || (s != "provider" && !canonicalTypes[s]) {
-		return placeAt(node.GetToken(), "%q is no canonical type (payment.captured, refund.succeeded, ...) and not \"provider\"", s)
+		return placeAt(node.GetToken(), "%q is no canonical type (payment.captured, refund.succeeded, ...) and not \"provider\"%s", s, guess(s, sortedKeysOf(canonicalTypes)))
 	}
 	*c = CanonicalType(s)
 	return nil

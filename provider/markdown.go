@@ -16,9 +16,11 @@ func (d *Definition) Markdown() string {
 	if d.Docs != "" {
 		w("Provider's documentation: <%s>\n\n", d.Docs)
 	}
+	w("## Set it up\n\n")
 	if d.Setup != "" {
-		w("## Set it up\n\n%s\n\n", strings.TrimSpace(d.Setup))
+		w("%s\n\n", strings.TrimSpace(d.Setup))
 	}
+	w("The address to enter there: `https://YOUR-HOST/in/NAME`, with the name of your source.\n\n")
 	d.markCredentials(w)
 	d.markVerification(w)
 	d.markDelivery(w)
@@ -65,41 +67,11 @@ func (d *Definition) markCredentials(w writef) {
 
 func (d *Definition) markVerification(w writef) {
 	w("## Verification\n\n")
-	scheme := "`" + d.Scheme.Scheme + "`"
-	if d.Algorithm != "" {
-		scheme += " with `" + d.Algorithm + "`"
+	for _, s := range d.Verification() {
+		w("- %s\n", s)
 	}
-	w("- scheme: %s\n", scheme)
-	switch {
-	case len(d.Scheme.Fields) > 0:
-		names := make([]string, len(d.Scheme.Fields))
-		for i, f := range d.Scheme.Fields {
-			names[i] = f.Path
-		}
-		w("- signed: the fields `%s`, in this order\n", strings.Join(names, "`, `"))
-	case d.Signed != "":
-		w("- signed: `%s`\n", d.Signed)
-	}
-	for _, name := range d.ownPieces() {
-		w("  - `{own:%s}`: %s\n", name, OwnPieces[name].About)
-	}
-	if s := firstOf(d.Signature.Header, d.Signature.Field, d.Signature.Query); s != "" {
-		w("- signature in `%s`, %s\n", s, firstOf(d.Signature.Encoding, "as the scheme writes it"))
-	}
-	for i := range d.Older {
-		o := &d.Older[i]
-		w("- an older scheme, asked only where no newer signature is sent: `%s` with `%s` of `%s`, in `%s`\n", o.Scheme, o.Algorithm, o.Signed, o.Signature.Header)
-	}
-	if d.Tolerance > 0 {
-		w("- timestamp within %s of our clock\n", d.Tolerance)
-	} else {
-		w("- no timestamp is checked; deduplication stops replays\n")
-	}
-	if len(d.Challenge) > 0 {
-		w("- handshakes are answered (%s)\n", strings.Join(d.ChallengeMethods(), ", "))
-	}
-	if d.Ack != nil && d.Ack.Builder != "" {
-		w("- the answer is computed from the delivery, as the provider wants it\n")
+	if d.Signed != "" {
+		w("- In the format of definitions: `signed: %s`.\n", d.Signed)
 	}
 	w("\n")
 }
@@ -109,26 +81,22 @@ func (d *Definition) markDelivery(w writef) {
 	if d.BodyLimit > 0 {
 		w("- body up to %d bytes\n", d.BodyLimit)
 	}
-	if r := d.Retry; r.Schedule != "" || r.Horizon > 0 {
-		w("- retries: %s", firstOf(r.Schedule, "unknown schedule"))
-		if r.Horizon > 0 {
-			w("; over %s", r.Horizon)
-		}
-		if r.Source != "" {
-			w(" (%s)", r.Source)
-		}
-		w("\n")
+	w("- answered: %s\n", d.Answer())
+	w("- repeats: %s", d.RetrySchedule())
+	if d.Retry.Source != "" {
+		w(" (%s)", d.Retry.Source)
 	}
-	if r := d.Retry.Timeout; r > 0 {
-		w("- waits %s for an answer\n", r)
-	}
+	w("\n")
 	if n := d.DedupeWindow(); n > 0 {
-		w("- suggested dedupe window: %s\n", n)
+		w("- suggested dedupe window: %s\n", shortDuration(n))
 	}
 	if a := d.Addresses; len(a.Ranges) > 0 {
 		w("- addresses as of %s (%s): `%s`\n", a.Date, a.Source, strings.Join(a.Ranges, "`, `"))
 		if len(a.Test) > 0 {
 			w("- its sandbox: `%s`\n", strings.Join(a.Test, "`, `"))
+		}
+		for _, r := range a.Refresh {
+			w("- refreshed from <%s> while a source says `allow_ips: [provider]`\n", r.URL)
 		}
 	} else {
 		w("- addresses: none published that we know of\n")
@@ -141,6 +109,9 @@ func (d *Definition) markEvent(w writef) {
 	d.markPlan(w, d.prog.base, nil)
 	w("\n")
 	for i, s := range d.prog.shapes {
+		if !d.differs(s.plan, d.prog.base) {
+			continue
+		}
 		w("%s, where %s:\n\n| field | where it stands | proved |\n| --- | --- | --- |\n", upperFirst(s.name), conditionText(d.Shapes[i].When))
 		d.markPlan(w, s.plan, d.prog.base)
 		w("\n")
@@ -201,6 +172,17 @@ func (d *Definition) markPlan(w writef, pl, base *plan) {
 	}
 }
 
+// differs says whether a shape has a row that the base has not.
+func (d *Definition) differs(pl, base *plan) bool {
+	old := planRows(d, base)
+	for name, row := range planRows(d, pl) {
+		if old[name] != row {
+			return true
+		}
+	}
+	return false
+}
+
 func planRows(d *Definition, pl *plan) map[string]string {
 	rows := map[string]string{}
 	for _, p := range pl.places() {
@@ -223,7 +205,7 @@ func planRows(d *Definition, pl *plan) map[string]string {
 }
 
 func (d *Definition) markMapping(w writef) {
-	w("## Canonical types\n\nThe first row that fits; whatever fits none passes as `%s.<type>`.", d.Name)
+	w("## Canonical types\n\nThe first row that fits; whatever fits none passes as `%s.<type>`. [V]: read in the provider's documentation or code; [V2]: in two\nindependent places; [U]: not confirmed there.", d.Name)
 	if d.IgnoreCase {
 		w(" Compared without regard to case.")
 	}

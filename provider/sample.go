@@ -46,7 +46,11 @@ type SampleEvent struct {
 	EventType string `yaml:"event_type,omitempty"` // ${type}, where Type says more
 	Is        string `yaml:"is,omitempty"`         // the canonical type that it becomes
 	As        string `yaml:"as,omitempty"`         // form, json, or the name of the form field that holds the JSON
-	Body      string `yaml:"body"`
+	Body      string `yaml:"body,omitempty"`
+	// Like names another event whose body this one has, but for what Set puts at paths of
+	// the whole document: one word of status is most of what tells two events apart.
+	Like string         `yaml:"like,omitempty"`
+	Set  map[string]any `yaml:"set,omitempty"`
 }
 
 // SampleParams says what a sample is about. Every zero value has a default, made of the
@@ -90,10 +94,20 @@ func (d *Definition) Sample(typ string, p SampleParams) (*Request, error) {
 	}
 	values := d.sampleValues(e, &p)
 	body := e.Body
+	if e.Like != "" {
+		if body, err = d.bodyLike(e.Like); err != nil {
+			return nil, fmt.Errorf("sample %s of %s: %w", e.Type, d.Name, err)
+		}
+	}
 	if d.Samples.Envelope != "" {
 		body = strings.Replace(d.Samples.Envelope, "${object}", body, 1)
 	}
 	doc := []byte(expand(body, values, jsonInside))
+	if len(e.Set) > 0 {
+		if doc, err = setInside(doc, e.Set, values); err != nil {
+			return nil, fmt.Errorf("sample %s of %s: %w", e.Type, d.Name, err)
+		}
+	}
 	r := &Request{Method: firstOf(d.Samples.Method, "POST"), ReceivedAt: p.Now, Target: []byte("/in/" + d.Name)}
 	var pairs [][2]string
 	form := false
@@ -330,8 +344,8 @@ func (d *Definition) compileSamples() error {
 	}
 	for i, e := range s.Events {
 		at := fmt.Sprintf("events[%d]", i)
-		if e.Type == "" || e.Body == "" {
-			errs = append(errs, mistake("samples."+at, errors.New("a sample needs type and body")))
+		if e.Type == "" || (e.Body == "") == (e.Like == "") {
+			errs = append(errs, mistake("samples."+at, errors.New("a sample needs type and one of body and like")))
 		}
 		if e.Is != "" && e.Is != "provider" && !canonicalTypes[e.Is] {
 			errs = append(errs, mistake("samples."+at+".is", fmt.Errorf("%q is no canonical type", e.Is)))

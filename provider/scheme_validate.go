@@ -57,8 +57,16 @@ func (c *schemeCheck) oneOf(path, v string, list []string, required bool) {
 		return
 	}
 	if !contains(list, v) {
-		c.add(path, "%q is not one of %s", v, strings.Join(list, ", "))
+		c.add(path, "%q is not one of %s%s", v, strings.Join(list, ", "), guess(v, list))
 	}
+}
+
+// guess is meant where the names are told anyway.
+func guess(word string, names []string) string {
+	if g := meant(word, names); strings.Contains(g, "did you mean") {
+		return g
+	}
+	return ""
 }
 
 // IsOwnScheme says whether verify has code of its own for the scheme of that name.
@@ -407,7 +415,8 @@ func ParseTemplate(t string) ([]TemplatePiece, error) {
 				return nil, fmt.Errorf("{%s:...} needs a name", kind)
 			}
 		default:
-			return nil, fmt.Errorf("{%s} is not a piece of a template (body, ts, id, url, method, path, query, h:Name, q:name, json:path, form:name, php_serialize, json_sorted, key, all, base64_without:name, own:name)", kind)
+			return nil, fmt.Errorf("{%s} is not a piece of a template (body, ts, id, url, method, path, query, h:Name, q:name, json:path, form:name, php_serialize, json_sorted, key, all, base64_without:name, own:name)%s", kind,
+				guess(kind, []string{"body", "ts", "id", "url", "method", "path", "query", "php_serialize", "json_sorted", "key", "all", "base64_without", "own"}))
 		}
 		out = append(out, TemplatePiece{Kind: kind, Arg: arg})
 		t = t[end+1:]

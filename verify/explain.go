@@ -2,9 +2,6 @@ package verify
 
 import (
 	"bytes"
-	"encoding/json"
-	"fmt"
-	"strings"
 	"time"
 
 	"penstock/provider"
@@ -38,8 +35,28 @@ type ExplainKey struct {
 	Match       bool
 }
 
+// Surroundings are what a refusal may come from although it stands outside the delivery.
+type Surroundings struct {
+	Neighbours []Neighbour // the other sources of the configuration
+	Livemode   *bool       // what the delivery says of itself; nil = nothing
+	Methods    []string    // the provider's own; none = POST
+}
+
+// Neighbour is another source: its secret may have been put into the wrong place, or its
+// URL entered at the wrong provider.
+type Neighbour struct {
+	Source   string
+	Provider string
+	Verifier *Verifier
+}
+
 // Explain verifies r at now and tells everything that the refusal itself must not say.
 func (v *Verifier) Explain(r *provider.Request, now time.Time) Explanation {
+	return v.ExplainAmong(r, now, Surroundings{})
+}
+
+// ExplainAmong is Explain with a look at what stands around the source.
+func (v *Verifier) ExplainAmong(r *provider.Request, now time.Time, around Surroundings) Explanation {
 	res := v.Verify(r, now)
 	e := Explanation{
 		Verdict: res.Verdict, Reason: res.Reason, VerifiedBy: res.VerifiedBy,
@@ -55,7 +72,7 @@ func (v *Verifier) Explain(r *provider.Request, now time.Time) Explanation {
 		v.explainKeys(r, now, &e)
 	}()
 	if res.Verdict == Rejected {
-		v.hints(r, &e)
+		v.hints(r, now, around, &e)
 	}
 	return e
 }
@@ -220,156 +237,6 @@ func (v *Verifier) receivedText(r *provider.Request, sc *scratch) []string {
 	if len(v.sig.headers) == 0 {
 		if text, reason := v.bodySignature(r, sc); reason == "" && len(text) > 0 {
 			out = append(out, string(text))
-		}
-	}
-	return out
-}
-
-// hints tries what usually goes wrong on the way and names what would have verified.
-func (v *Verifier) hints(r *provider.Request, e *Explanation) {
-	switch e.Reason {
-	case TimestampOutsideTolerance:
-		e.Hints = append(e.Hints, fmt.Sprintf("the signature is right; the timestamp is %s from this clock, %s are allowed: check the clocks, or this is a replay", e.Age.Round(time.Second), e.Tolerance))
-	case SignatureMissing:
-		e.Hints = append(e.Hints, "no signature at "+e.Where+": is a secret configured at the provider, and does a proxy drop headers?")
-	case KeyUnavailable:
-		if len(e.Hints) == 0 {
-			e.Hints = append(e.Hints, "the key to verify it with could not be had; nothing says that the delivery is wrong")
-		}
-	case MerchantMismatch:
-		e.Hints = append(e.Hints, "the signature is right, but the delivery names another merchant than the source is configured for")
-	case SignatureMismatch:
-		if len(e.Hints) > 0 {
-			return // the scheme itself knows better
-		}
-		for _, c := range bodyChanges {
-			if body := c.change(r.Body); body != nil && !bytes.Equal(body, r.Body) {
-				changed := *r
-				changed.Body = body
-				if v.signatureHolds(&changed) {
-					e.Hints = append(e.Hints, c.hint)
-				}
-			}
-		}
-		e.Hints = append(e.Hints, v.urlHints(r)...)
-		e.Hints = append(e.Hints, v.secretHints(r)...)
-		if len(e.Hints) == 0 {
-			e.Hints = append(e.Hints, "no usual change of the body explains it: most likely another secret (compare the fingerprints), or another endpoint's")
-		}
-	}
-}
-
-var bodyChanges = []struct {
-	hint   string
-	change func([]byte) []byte
-}{
-	{"it verifies with the blanks at the end cut off: something on the way appended a newline", func(b []byte) []byte { return bytes.TrimRight(b, " \t\r\n") }},
-	{"it verifies with a newline at the end: something on the way trimmed the body", func(b []byte) []byte { return append(bytes.Clone(b), '\n') }},
-	{"it verifies with CRLF at the end: something on the way trimmed the body", func(b []byte) []byte { return append(bytes.Clone(b), "\r\n"...) }},
-	{"it verifies without the byte order mark: something on the way put one in front", func(b []byte) []byte { return bytes.TrimPrefix(b, []byte("\xef\xbb\xbf")) }},
-	{"it verifies as compact JSON: something on the way re-serialised (pretty-printed) the body", func(b []byte) []byte {
-		var out bytes.Buffer
-		if json.Compact(&out, b) != nil {
-			return nil
-		}
-		return out.Bytes()
-	}},
-	{"it verifies as JSON indented by two spaces: something on the way re-serialised (compacted) the body", func(b []byte) []byte {
-		var out bytes.Buffer
-		if json.Indent(&out, b, "", "  ") != nil {
-			return nil
-		}
-		return out.Bytes()
-	}},
-	{"it verifies with line ends LF instead of CRLF: something on the way converted the text", func(b []byte) []byte { return bytes.ReplaceAll(b, []byte("\r\n"), []byte("\n")) }},
-}
-
-// urlHints tries what a proxy makes of a URL, where the scheme signs it.
-func (v *Verifier) urlHints(r *provider.Request) (out []string) {
-	base, ok := v.publicURL(r)
-	if !ok || !strings.Contains(v.s.Signed, "url") && !strings.Contains(v.s.Signed, "{own:") {
-		return nil
-	}
-	base, query, _ := strings.Cut(base, "?")
-	scheme, rest, _ := strings.Cut(base, "://")
-	host, path, _ := strings.Cut(rest, "/")
-	other := map[string]string{"http": "https", "https": "http"}[scheme]
-	asked := v.keyless()
-	asked.keys, asked.url = v.keys, ""
-	for _, u := range []string{
-		other + "://" + rest, base + "/", strings.TrimSuffix(base, "/"), scheme + "://www." + rest,
-		scheme + "://" + strings.TrimPrefix(rest, "www."), scheme + "://" + strings.ToLower(host) + "/" + path,
-	} {
-		for _, u := range []string{u, u + "?" + query} {
-			changed := *r
-			if changed.PublicURL = u; u != base && u != base+"?"+query && asked.signatureHolds(&changed) {
-				out = append(out, "it verifies with the URL "+u+": public_url of the source (or its setting notification_url) is not what was entered at the provider")
-				return out
-			}
-		}
-	}
-	return nil
-}
-
-// signatureHolds asks for the signature alone, without the clock.
-func (v *Verifier) signatureHolds(r *provider.Request) (ok bool) {
-	defer func() {
-		if recover() != nil {
-			ok = false
-		}
-	}()
-	sc := &scratch{}
-	if v.kind == primOwn {
-		_, reason := v.own.authenticate(r, time.Time{}, sc)
-		return reason == "" || reason == TimestampOutsideTolerance
-	}
-	if v.kind == primStandard {
-		list, reason := v.readTrio(r, sc)
-		if reason != "" {
-			return false
-		}
-		sc.parts = [][]byte{sc.id, dot, sc.ts, dot, r.Body}
-		_, reason = v.matchWords(list, sc)
-		return reason == ""
-	}
-	v.firstItem(r, sc)
-	if v.readSignature(r, sc) != "" || v.readTimestamp(r, sc) != "" {
-		return false
-	}
-	_, reason := v.match(r, sc)
-	return reason == ""
-}
-
-// keyless is the same scheme without its keys.
-func (v *Verifier) keyless() *Verifier {
-	return &Verifier{
-		name: v.name, s: v.s, kind: v.kind, alg: v.alg, minAlg: v.minAlg, words: v.words, pieces: v.pieces,
-		fields: v.fields, variants: v.variants, separator: v.separator, sig: v.sig, ts: v.ts, b64: v.b64, b64url: v.b64url,
-		named: v.named, url: v.url, keyInside: v.keyInside, pools: v.pools,
-	}
-}
-
-// secretHints tries the secrets as if their text were encoded, or had been copied badly.
-func (v *Verifier) secretHints(r *provider.Request) []string {
-	if v.s.Key != "" && v.s.Key != "utf8" || v.kind != primHMAC && v.kind != primHash {
-		return nil
-	}
-	var out []string
-	for _, kind := range []string{"base64", "hex", "whsec", "trimmed"} {
-		other := v.keyless()
-		for i := range v.keys {
-			secret, err := secretBytes(string(v.keys[i].secret), kind)
-			if kind == "trimmed" {
-				secret, err = bytes.TrimSpace(v.keys[i].secret), nil
-			}
-			if err == nil && len(secret) > 0 && !bytes.Equal(secret, v.keys[i].secret) {
-				k := key{name: v.keys[i].name, fp: v.keys[i].fp, secret: secret}
-				other.prepareKey(&k)
-				other.keys = append(other.keys, k)
-			}
-		}
-		if len(other.keys) > 0 && other.signatureHolds(r) {
-			out = append(out, "it verifies with the secret read as "+kind+": the definition's key format does not fit this sender, or the secret was copied with blanks")
 		}
 	}
 	return out

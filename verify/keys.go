@@ -101,7 +101,8 @@ type key struct {
 	id     string // under which a request names it
 	jwa    string // the one algorithm that its key set says it is for
 	secret []byte
-	public bool // an asymmetric key
+	text   string // as configured, for Explain alone
+	public bool   // an asymmetric key
 	macs   [numAlgorithms]*macState
 	rsa    *rsa.PublicKey
 	ec     *ecdsa.PublicKey
@@ -128,7 +129,7 @@ func newSecretKey(name, value, scheme, kind string) (key, error) {
 	if len(secret) == 0 {
 		return key{}, errors.New("decodes to nothing: an empty secret would verify anybody's signature")
 	}
-	k := key{name: name, fp: fingerprint(value), secret: secret, digest: sha256.Sum256(secret)}
+	k := key{name: name, fp: fingerprint(value), secret: secret, text: value, digest: sha256.Sum256(secret)}
 	k.by = scheme + ":" + k.fp
 	return k, nil
 }

@@ -19,12 +19,15 @@ func TestConstantTime(t *testing.T) {
 		"parseList":    "the timestamps of two groups in one header",
 		"joinFields":   "two spellings of one number",
 		"phpSerialize": "names of form fields",
-		"hints":        "the body with itself",
+		"bodyHints":    "the body with itself, for the operator",
 		"sameDocument": "two versions of a published document",
-		"secretHints":  "a secret with itself, for the operator",
-		"receivedText": "a header name",
-		"walk":         "JSON names",
-		"choose":       "names of algorithms",
+		"bodyMarks":    "the body with itself, for the operator",
+		"sameKeys":     "a secret with itself, for the operator",
+
+		"duplicateHints": "two headers of one request, for the operator",
+		"receivedText":   "a header name",
+		"walk":           "JSON names",
+		"choose":         "names of algorithms",
 	}
 	files, err := filepath.Glob("*.go")
 	if err != nil {

@@ -333,9 +333,14 @@ func (t *Tenants) Ack(r *provider.Request, now time.Time) (reply Reply) {
 
 // Explain is Verifier.Explain with the merchant's credentials.
 func (t *Tenants) Explain(r *provider.Request, now time.Time) Explanation {
+	return t.ExplainAmong(r, now, Surroundings{})
+}
+
+// ExplainAmong is Explain with a look at what stands around the source.
+func (t *Tenants) ExplainAmong(r *provider.Request, now time.Time, around Surroundings) Explanation {
 	sc := &scratch{parts: make([][]byte, 0, 16), sigs: make([][]byte, t.stranger.sig.limit)}
 	one, v := t.pick(r, sc)
-	e := v.Explain(r, now)
+	e := v.ExplainAmong(r, now, around)
 	if one == nil && v == t.stranger {
 		e.Verdict, e.Reason, e.VerifiedBy, e.Keys = Rejected, MerchantMismatch, "", nil
 		e.Hints = []string{fmt.Sprintf("it names none of the %d tenants of this source (%s)", len(t.set), strings.Join(t.places.Paths, ", "))}
