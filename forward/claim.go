@@ -36,14 +36,15 @@ type question struct {
 }
 
 // question asks for the event, and for the state that it tells. Both at once: a source
-// whose events tell states costs no round more than another.
+// whose events tell states costs no round more than another. What has nothing to ask
+// waits for the answers too: among them may be those of earlier events of its key.
 func (c *core) question(ev *parcel) {
 	q := question{ev, -1, -1}
-	if !ev.claimed {
+	if !ev.unasked && !ev.claimed {
 		q.event = len(c.claims)
 		c.claims = append(c.claims, ev.claim)
 	}
-	if !ev.stateKnown() {
+	if !ev.unasked && !ev.stateKnown() {
 		q.state = len(c.claims)
 		c.claims = append(c.claims, ev.stateClaim())
 	}
@@ -62,15 +63,14 @@ func (ev *parcel) stateClaim() Claim {
 
 // ask claims the collected events and acts on the answers, in order.
 func (c *core) ask() {
-	if len(c.claims) == 0 {
-		return
-	}
 	if cap(c.answers) < len(c.claims) {
 		c.answers = make([]Answer, claimBatch)
 	}
 	out := c.answers[:len(c.claims)]
 	clear(out)
-	c.p.o.Dedupe.Claim(c.askCtx, c.claims, out)
+	if len(c.claims) > 0 {
+		c.p.o.Dedupe.Claim(c.askCtx, c.claims, out)
+	}
 	for i, q := range c.claimed {
 		var state *Answer
 		if q.state >= 0 {

@@ -176,7 +176,8 @@ func (c *core) work() {
 	c.ready, c.head = c.ready[:0], 0
 }
 
-// admit decides what happens to an event before it is claimed; true: claim it.
+// admit decides what happens to an event before it is claimed; true: claim it, or only
+// send it, in its turn, where nothing is to be asked.
 func (c *core) admit(ev *parcel) bool {
 	if ev.missing {
 		g := c.gate(gateKey{gateSource, ev.source.name, -1})
@@ -203,14 +204,7 @@ func (c *core) admit(ev *parcel) bool {
 		c.buried(ev, Ack{Partition: -1, Offset: -1}, false)
 		return false
 	}
-	if c.behindKey(ev) {
-		return false
-	}
-	if ev.unasked || ev.claimed && ev.stateKnown() {
-		c.dispatch(ev)
-		return false
-	}
-	return true
+	return !c.behindKey(ev)
 }
 
 // dispatch sends the event on its lane. Later events of its key may follow it: a lane

@@ -272,6 +272,29 @@ func TestStateWaitsForNoWaiter(t *testing.T) {
 	r.stop()
 }
 
+// TestAskedKeepsItsPlace: what waited for its key and has nothing to ask any more stays
+// behind what waited before it and has to ask again.
+func TestAskedKeepsItsPlace(t *testing.T) {
+	r := newRig(t, nil)
+	for _, b := range []body{
+		{ID: "e0", Key: "other", State: "x"}, // takes the state
+		{ID: "e1", Key: "k", State: "x"},     // waits for it, and its key for e1
+		{ID: "e2", Key: "k", State: "y"},     // has to give its state back and asks twice
+		{ID: "e3", Key: "k"},                 // is granted and asks once
+		{ID: "e4", Key: "k", State: "y"},
+		{ID: "e5", Key: "k"},
+	} {
+		r.put("s", b)
+	}
+	r.start() // all of it is one batch
+	r.drained()
+	checkOrder(t, r.k.all())
+	if canonical, own := told(r.k.all(), func(id string) string { return id }); len(canonical) != 4 || len(own) != 2 {
+		t.Errorf("told by %v, repeated by %v, want e1 and e4 as repeats", canonical, own)
+	}
+	r.stop()
+}
+
 // parksFirst parks a delivery's event the first time that it is asked for.
 type parksFirst struct {
 	*dedupe.Deduper
