@@ -224,3 +224,41 @@ func TestLedger(t *testing.T) {
 		t.Errorf("%d chunks, %d multi for nothing", len(l.chunks), len(l.multi))
 	}
 }
+
+// TestHeldKeepsItsPlace: what was held and is taken up again stands before a later event
+// of its key that waits meanwhile, also when its outcome is still on its way to the disk.
+func TestHeldKeepsItsPlace(t *testing.T) {
+	r := newRig(t, nil)
+	r.k.blocked["webhooks.s"] = "test"
+	held, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	r.fail = func([]archive.Outcome) error {
+		once.Do(func() { close(held) })
+		<-release
+		return nil
+	}
+	r.put("s", body{ID: "e1", Key: "k"})
+	r.put("s", body{ID: "e2", Key: "k"})
+	r.put("s", body{ID: "e2", Key: "k"}) // waits for its twin
+	r.start()
+	<-held // both, and their outcomes hang
+	r.k.set(func() { clear(r.k.blocked) })
+	r.until("taken up again", func() bool {
+		left := make(chan int)
+		r.p.control <- func(c *core) {
+			n := 0
+			for _, g := range c.gates {
+				n += g.list.n + len(g.pend)
+			}
+			go func() { left <- n }()
+		}
+		return <-left == 0
+	})
+	close(release)
+	r.drained()
+	if rs := r.k.all(); len(rs) != 2 {
+		t.Errorf("%d records, want 2", len(rs))
+	}
+	checkOrder(t, r.k.all())
+	r.stop()
+}

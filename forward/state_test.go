@@ -295,6 +295,18 @@ func TestAskedKeepsItsPlace(t *testing.T) {
 	r.stop()
 }
 
+// TestTwinWaitsForNoWaiter: a parked event whose twin was granted the claim meanwhile.
+func TestTwinWaitsForNoWaiter(t *testing.T) {
+	p := &parksFirst{}
+	r := newRig(t, nil)
+	r.change = func(o *Options) { p.Deduper = r.d; o.Dedupe = p }
+	p.delivery = r.put("s", body{ID: "e0", Key: "k"}).ID
+	r.put("s", body{ID: "e0", Key: "k"})
+	r.start()
+	r.drained()
+	r.stop()
+}
+
 // parksFirst parks a delivery's event the first time that it is asked for.
 type parksFirst struct {
 	*dedupe.Deduper
