@@ -168,7 +168,7 @@ func (c *core) answered(ev *parcel, a *Answer) bool {
 		c.park(ev, a)
 	default:
 		ev.claimed = true
-		if a.Verdict == claimConflict && ev.conflict == "" {
+		if a.Verdict == claimConflict {
 			c.conflict(ev, a)
 		}
 		return true
@@ -178,7 +178,11 @@ func (c *core) answered(ev *parcel, a *Answer) bool {
 
 // conflict marks an event whose id was delivered with other content.
 func (c *core) conflict(ev *parcel, a *Answer) {
-	ev.claim.ID, ev.conflict = a.ID, a.Of
+	ev.claim.ID = a.ID
+	if ev.conflict != "" {
+		return // it was known, and asked again
+	}
+	ev.conflict = a.Of
 	ev.source.conflicts.Inc()
 	c.p.log.Error("same event id with other content", zap.String("source", ev.source.name),
 		zap.String("delivery", ev.delivery), zap.String("first", a.Of))

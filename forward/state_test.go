@@ -168,6 +168,7 @@ func TestStateCrash(t *testing.T) {
 	for i := range n {
 		if c := got["e"+strconv.Itoa(i)]; c != 1 {
 			t.Errorf("e%d is in kafka %d times", i, c)
+			r.explain("e" + strconv.Itoa(i))
 		}
 	}
 	canonical, own := told(rs, stateOf)
