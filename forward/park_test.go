@@ -262,3 +262,25 @@ func TestHeldKeepsItsPlace(t *testing.T) {
 	checkOrder(t, r.k.all())
 	r.stop()
 }
+
+// TestLedgerBehind: a ledger that has not read a delivery yet does not call it done; what
+// is taken out of a gate would be dropped for good.
+func TestLedgerBehind(t *testing.T) {
+	l := newLedger(3)
+	l.add(&archive.Record{Seq: 3, Delivery: &archive.Delivery{Seq: 3, Verdict: archive.Accepted}})
+	for seq, done := range map[uint64]bool{2: true, 3: false, 4: false, 9999: false} {
+		if got := l.state(ref{seq, 0}) == stateFinal; got != done {
+			t.Errorf("delivery %d: done %v, want %v", seq, got, done)
+		}
+		if l.closed(seq) != done {
+			t.Errorf("delivery %d: closed %v, want %v", seq, !done, done)
+		}
+	}
+	c := newCore(context.Background(), &Pump{})
+	c.p.led.Store(l)
+	g := &gate{}
+	g.list.push(ref{4, 0})
+	if c.takeFrom(g) == nil {
+		t.Error("a held event that the ledger has not seen is dropped")
+	}
+}
