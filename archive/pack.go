@@ -37,6 +37,10 @@ const (
 	packedVersion = 2
 	packBlock     = 128 << 10
 	tableEntry    = 16
+
+	// packedChunk is how much is read at once in search of one record: no block behind the
+	// record's own is unpacked for nothing.
+	packedChunk = 8 << 10
 )
 
 // packing is what the header of a packed segment says beyond the segment's own.

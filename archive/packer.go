@@ -128,6 +128,10 @@ func (p *packer) pack(j *journal, seg *segment) error {
 	if err != nil {
 		return err
 	}
+	// The reserve is for outcomes and state.
+	if free, _, err := j.o.FS.Free(j.dir); err == nil && free < uint64(2*size) {
+		return fmt.Errorf("the disk has %d bytes left", free)
+	}
 	tmp := j.path(j.spares.name(packPrefix))
 	disk, err := p.write(seg, f, tmp, size, digest)
 	if err == nil {
