@@ -59,6 +59,7 @@ type Options struct {
 	Extract func(*Delivery) (Fields, bool)
 	Now     func() time.Time
 	NoIndex bool // no index is opened: queries and evidence are not there
+	NoPack  bool // sealed segments stay as they are
 	// Keep gives the lowest seq that is still needed; retention removes nothing at or
 	// above it. May be set later by SetKeep.
 	Keep func() uint64
@@ -142,6 +143,9 @@ type Archive struct {
 	retaining sync.Mutex // one retention at a time
 	diskFree  atomic.Uint64
 	closed    atomic.Bool
+
+	blocks *blockCache   // of packed segments
+	sealed chan struct{} // there may be a segment to pack
 
 	later    chan func()    // background work; see background.go
 	quit     chan struct{}  // ends it

@@ -169,6 +169,16 @@ func (j *journal) count() int {
 	return len(j.segs)
 }
 
+// raw is how many bytes the segments would have without compression.
+func (j *journal) raw() (n int64) {
+	j.segMu.RLock()
+	defer j.segMu.RUnlock()
+	for _, s := range j.segs {
+		n += s.size.Load()
+	}
+	return n
+}
+
 // first is the lowest seq that is kept.
 func (j *journal) first() uint64 {
 	j.segMu.RLock()

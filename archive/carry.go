@@ -102,7 +102,9 @@ func (r *recovery) tail(seg *segment) error {
 	if t.synced >= t.end {
 		seg.tally.last = max(seg.tally.last, t.last)
 	}
-	r.unsealed = seg
+	if seg.stored.Load() == 0 { // a packed one has a footer, if a damaged one, and is not written
+		r.unsealed, seg.ours = seg, true
+	}
 	return nil
 }
 

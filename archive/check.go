@@ -27,7 +27,8 @@ func (r *CheckResult) Sound() bool { return len(r.Damage) == 0 }
 type Stat struct {
 	Segments, Deliveries, Outcomes, Markers uint64
 	QuarantineSegments, Rejected            uint64
-	Bytes, QuarantineBytes                  int64
+	Bytes, QuarantineBytes                  int64 // on disk
+	RawBytes, QuarantineRawBytes            int64 // before compression
 	FirstSeq, LastSeq                       uint64
 	Oldest, Newest                          time.Time // of deliveries
 }
@@ -104,13 +105,26 @@ func walkSegment(seg *segment, newest bool, last uint64, f func(Record) error) e
 	sc := seg.scan(file, segmentHead)
 	sc.salvage = true
 	var dec payloadReader
+	again := true
 	for {
+		from := sc.off
 		it, err := sc.next()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			return err
+		}
+		if !it.isFrame() && again {
+			// The file may have become another segment's; then its name has another file.
+			again = false
+			if f, err := openSegment(seg.fs, seg.path, seg.blocks); err == nil {
+				defer f.Close()
+				fresh := seg.scan(f, from)
+				fresh.salvage, fresh.seq = true, sc.seq
+				sc = fresh
+				continue
+			}
 		}
 		var rec Record
 		switch {
@@ -163,7 +177,7 @@ func lookAt(disk FS, dir string, kind uint8) (*recovery, error) {
 	if kind == logQuarantine {
 		name = quarantineDir
 	}
-	r := &recovery{fs: disk, dir: filepath.Join(dir, name), kind: kind, log: zap.NewNop(), look: true}
+	r := &recovery{fs: disk, dir: filepath.Join(dir, name), kind: kind, log: zap.NewNop(), look: true, blocks: new(blockCache)}
 	before, _, err := loadState(disk, dir, r.log)
 	if err != nil {
 		return nil, err
@@ -259,7 +273,7 @@ func lookSegment(seg, next *segment) (c segmentCheck) {
 	damage := func(format string, args ...any) {
 		c.found = append(c.found, finding{file: seg.name, text: fmt.Sprintf(format, args...), damage: true})
 	}
-	f, err := seg.fs.Open(seg.path, false)
+	f, err := openSegment(seg.fs, seg.path, seg.blocks)
 	if errors.Is(err, fs.ErrNotExist) {
 		c.gone = true
 		return c
@@ -279,6 +293,12 @@ func lookSegment(seg, next *segment) (c segmentCheck) {
 		return c
 	}
 	seg.size.Store(size)
+	if p, ok := f.(*packedFile); ok {
+		seg.stored.Store(p.stored)
+		for _, fault := range p.look() {
+			damage("%s", fault)
+		}
+	}
 	if next == nil {
 		t := scanTail(f, seg, nil)
 		seg.end.Store(t.synced)
@@ -330,11 +350,13 @@ func (c *segmentCheck) scan(seg, next *segment, f File, damage func(string, ...a
 func (s *Stat) segment(seg *segment) {
 	if seg.head.log == logQuarantine {
 		s.QuarantineSegments++
-		s.QuarantineBytes += seg.size.Load()
+		s.QuarantineBytes += seg.disk()
+		s.QuarantineRawBytes += seg.size.Load()
 		return
 	}
 	s.Segments++
-	s.Bytes += seg.size.Load()
+	s.Bytes += seg.disk()
+	s.RawBytes += seg.size.Load()
 }
 
 func (s *Stat) count(rec *Record) {
@@ -371,6 +393,8 @@ func (s *Stat) add(o *Stat) {
 	s.Rejected += o.Rejected
 	s.Bytes += o.Bytes
 	s.QuarantineBytes += o.QuarantineBytes
+	s.RawBytes += o.RawBytes
+	s.QuarantineRawBytes += o.QuarantineRawBytes
 	if s.FirstSeq == 0 {
 		s.FirstSeq = o.FirstSeq
 	}

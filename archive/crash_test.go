@@ -65,6 +65,9 @@ func (w *world) life() {
 	if err == nil {
 		w.check(a)
 		w.work(a)
+		if w.rng.IntN(4) == 0 {
+			w.letPack(a)
+		}
 		_ = a.Close()
 	} else if !errors.Is(err, errCrashed) && !errors.Is(err, errInjected) {
 		w.fatalf("open: %v", err)
@@ -74,6 +77,16 @@ func (w *world) life() {
 		w.fs = w.fs.kill()
 	} else {
 		w.fs = w.fs.powerCut()
+	}
+}
+
+// letPack gives the packer a moment; a busy one would wait for long.
+func (w *world) letPack(a *Archive) {
+	for range 20 {
+		if _, all := packed(a); all || w.off() {
+			return
+		}
+		time.Sleep(time.Millisecond)
 	}
 }
 

@@ -144,6 +144,19 @@ func (c *crashFS) Rename(from, to string) error {
 	return nil
 }
 
+func (c *crashFS) Link(from, to string) error {
+	c.enter("link", to)
+	defer c.mu.Unlock()
+	if err := c.op("link", to); err != nil {
+		return err
+	}
+	if c.live[from] == nil || c.live[to] != nil {
+		return &fs.PathError{Op: "link", Path: to, Err: fs.ErrInvalid}
+	}
+	c.setEntry(to, c.live[from])
+	return nil
+}
+
 func (c *crashFS) Remove(name string) error {
 	c.enter("remove", name)
 	defer c.mu.Unlock()

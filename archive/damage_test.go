@@ -11,10 +11,11 @@ import (
 	"testing"
 )
 
-// fill makes an archive of several segments in a real directory and closes it.
+// fill makes an archive of several segments, as they were written, in a real directory
+// and closes it.
 func fill(t testing.TB, dir string, n int) []*Delivery {
 	t.Helper()
-	a := mustOpen(t, dir, Options{NoIndex: true, SegmentBytes: minSegmentBytes})
+	a := mustOpen(t, dir, Options{NoIndex: true, SegmentBytes: minSegmentBytes, NoPack: true})
 	var ds []*Delivery
 	for i := range n {
 		d := testDelivery(i)
@@ -47,15 +48,16 @@ func flip(t testing.TB, path string, off int64, bits byte) {
 // frameAtOffset gives the frames of a segment file, by offset.
 func framesOf(t testing.TB, path string) []frame {
 	t.Helper()
-	b, err := os.ReadFile(path)
+	f := openForTest(t, path)
+	h, err := readHeader(f)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := readHeader(bytes.NewReader(b))
+	size, err := f.Size()
 	if err != nil {
 		t.Fatal(err)
 	}
-	sc := &scanner{src: bytes.NewReader(b), tag: h.tag, off: segmentHead, end: int64(len(b))}
+	sc := &scanner{src: f, tag: h.tag, off: segmentHead, end: size}
 	var fs []frame
 	for {
 		it, err := sc.next()

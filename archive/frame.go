@@ -18,7 +18,7 @@ import (
 //	32     4    base: offset in this segment up to which the file was synced when this frame
 //	            was written, which is where the frame's own batch begins
 //	36     1    type
-//	37     1    flags: 0; bits for compression, encryption and copies are reserved
+//	37     1    flags: 0; bits for encryption and copies are reserved
 //	38     2    0
 //	40     n    payload (codec.go)
 //
@@ -46,6 +46,8 @@ const (
 	typeSync     frameType = 4 // no record: everything below it is synced; the next batch overwrites it
 	typeSeal     frameType = 5 // no record: the segment ends here; its payload is the footer (segment.go)
 	typeState    frameType = 6 // one commit of the cursors file
+	typeBlock    frameType = 7 // of a packed segment (pack.go): a compressed piece of what it was made of
+	typeTable    frameType = 8 // of a packed segment: where its blocks are
 )
 
 // record says whether frames of this type count as records of the log.

@@ -174,3 +174,5 @@ func (f osFile) Size() (int64, error) {
 	}
 	return st.Size(), nil
 }
+
+func (osFS) Link(from, to string) error { return os.Link(from, to) }

@@ -31,6 +31,9 @@ func (j *journal) get(seq uint64) (Record, error) {
 	}
 	sc := seg.scan(f, seg.enter(seq))
 	sc.chunk = markEvery
+	if seg.stored.Load() > 0 {
+		sc.chunk = packedChunk
+	}
 	rec, err := j.find(seg, sc, seq)
 	if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrCorrupt) {
 		// A bad sector beside the record must not keep it from being read.

@@ -81,6 +81,9 @@ type journalOptions struct {
 	Later func(func()) bool
 	// Begun hears, in the background, of each segment that got its first batch.
 	Begun func(number, first uint64)
+	// Sealed hears that a segment was sealed.
+	Sealed func()
+	Blocks *blockCache // of packed segments
 }
 
 // plan is where the next batch goes.

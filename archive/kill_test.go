@@ -84,6 +84,9 @@ func TestKill(t *testing.T) {
 		if d := a.Damage(); len(d) > 0 {
 			t.Fatalf("life %d: a kill is taken for damage: %q", life, d)
 		}
+		if life%2 == 1 { // the other lives leave the packing to the child, which is killed in it
+			eventually(t, "packed", func() bool { n, all := packed(a); return n > 0 && all })
+		}
 		found := make(map[uint64]*Delivery)
 		for _, rec := range readAll(t, a.NewReader(0)) {
 			if rec.Corrupt != nil {

@@ -61,8 +61,10 @@ func newMetrics(r prometheus.Registerer, a *Archive) *metrics {
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f))
 	}
 	gauge("penstock_archive_bytes", "Bytes of the deliveries' segments on disk.", func() float64 { return float64(a.log.bytes.Load()) })
+	gauge("penstock_archive_raw_bytes", "Bytes that the deliveries' segments would have without compression.", func() float64 { return float64(a.log.raw()) })
 	gauge("penstock_archive_segments", "Segments of deliveries.", func() float64 { return float64(a.log.count()) })
 	gauge("penstock_quarantine_bytes", "Bytes of the quarantine's segments on disk.", func() float64 { return float64(a.quarantine.log.bytes.Load()) })
+	gauge("penstock_quarantine_raw_bytes", "Bytes that the quarantine's segments would have without compression.", func() float64 { return float64(a.quarantine.log.raw()) })
 	gauge("penstock_archive_disk_free_bytes", "Bytes that the archive's file system can still take.",
 		func() float64 { return float64(a.diskFree.Load()) })
 	gauge("penstock_archive_writable", "1 while deliveries can be taken.", func() float64 {

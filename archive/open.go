@@ -50,7 +50,7 @@ func Open(dir string, o Options) (*Archive, error) {
 		return nil, err
 	}
 	a := &Archive{dir: dir, o: o, zap: o.Logger, epochs: new(epochTable),
-		later: make(chan func(), 256), quit: make(chan struct{})}
+		later: make(chan func(), 256), quit: make(chan struct{}), blocks: new(blockCache), sealed: make(chan struct{}, 1)}
 	if o.Keep != nil {
 		a.SetKeep(o.Keep)
 	}
@@ -123,7 +123,7 @@ func perSegment(bytes int64) uint64 { return uint64(bytes/frameHead) + 1 }
 
 func (a *Archive) recoverLog(r *recovery) error {
 	kind := strconv.Itoa(int(r.kind))
-	r.fs, r.log = a.o.FS, a.zap
+	r.fs, r.log, r.blocks = a.o.FS, a.zap, a.blocks
 	r.floor = a.state.uint(keyFloor + kind)
 	r.head = a.state.note(keyHead + kind)
 	if err := r.run(); err != nil {
@@ -153,7 +153,8 @@ func (s *State) note(key string) segmentNote {
 
 func (a *Archive) newJournal(r *recovery, id uint64) *journal {
 	o := journalOptions{FS: a.o.FS, Kind: r.kind, Archive: id, SegmentBytes: a.o.SegmentBytes, MaxInFlight: a.o.MaxInFlight,
-		Now: a.o.Now, Logger: a.zap, Epochs: a.epochs, Later: a.runLater, Begun: a.noteHead(r.kind)}
+		Now: a.o.Now, Logger: a.zap, Epochs: a.epochs, Later: a.runLater, Begun: a.noteHead(r.kind),
+		Sealed: a.packSoon, Blocks: a.blocks}
 	next := r.lastSeq + 1
 	if r.kind == logQuarantine {
 		o.SegmentBytes = min(o.SegmentBytes, maxQuarantineSegments, max(a.o.Quarantine.Size/quarantineSegments, minSegmentBytes))
@@ -176,7 +177,7 @@ func (a *Archive) newJournal(r *recovery, id uint64) *journal {
 		j.floor = r.segs[0].head.tag.number
 	}
 	for _, s := range r.segs {
-		j.bytes.Add(s.size.Load())
+		j.bytes.Add(s.disk())
 	}
 	return j
 }
@@ -222,6 +223,10 @@ func (a *Archive) Damage() []string {
 func (a *Archive) start() {
 	a.workers.Add(3)
 	go a.background()
+	if !a.o.NoPack {
+		a.workers.Add(1)
+		go a.packAll()
+	}
 	go a.watch()
 	go a.measureDisk()
 	for _, j := range []*journal{a.log, a.quarantine.log} {

@@ -54,6 +54,7 @@ type recovery struct {
 	lastSeq  uint64
 	lastNo   uint64
 	spares   sparePool
+	blocks   *blockCache
 
 	perSegment uint64 // how many seqs a segment can hold
 	floor      uint64 // number of the oldest segment that retention kept
@@ -97,7 +98,8 @@ func (r *recovery) run() error {
 
 // leftover deals with files that are no segments.
 func (r *recovery) leftover(name string) {
-	isNew := strings.HasPrefix(name, newPrefix) // a segment that never got its name: nothing in it was acknowledged
+	// What never got its name: nothing in it was acknowledged, or it is a copy.
+	isNew := strings.HasPrefix(name, newPrefix) || strings.HasPrefix(name, packPrefix) || strings.HasPrefix(name, oldPrefix)
 	if !isNew && !strings.HasPrefix(name, sparePrefix) && !strings.HasPrefix(name, usedPrefix) {
 		return
 	}
@@ -181,7 +183,7 @@ func (r *recovery) duplicate(kept []*segment, seg *segment) {
 
 // readSegment reads a header; where both copies are bad, the first record tells the tag.
 func (r *recovery) readSegment(name string, first uint64) (*segment, error) {
-	seg := &segment{name: name, path: r.path(name), fs: r.fs}
+	seg := &segment{name: name, path: r.path(name), fs: r.fs, blocks: r.blocks}
 	f, err := seg.acquire()
 	if err != nil {
 		return nil, err
@@ -194,7 +196,7 @@ func (r *recovery) readSegment(name string, first uint64) (*segment, error) {
 	seg.size.Store(size)
 	seg.head, err = readHeader(f)
 	if err != nil && !errors.Is(err, errVersion) {
-		t, ok := guessTag(f, size)
+		t, ok := guessTag(f, size, false)
 		if !ok {
 			return nil, err
 		}
@@ -204,16 +206,17 @@ func (r *recovery) readSegment(name string, first uint64) (*segment, error) {
 	return seg, err
 }
 
-// guessTag reads the tag off the first frame, if that verifies.
-func guessTag(f io.ReaderAt, size int64) (tag, bool) {
+// guessTag reads the tag off the first frame, if that verifies; of a packed segment it is
+// a block.
+func guessTag(f io.ReaderAt, size int64, packed bool) (tag, bool) {
 	head := make([]byte, frameHead)
 	if n, _ := f.ReadAt(head, segmentHead); n < frameHead {
 		return tag{}, false
 	}
 	t := tagOf(head)
-	sc := &scanner{src: f, tag: t, off: segmentHead, end: size}
+	sc := &scanner{src: f, tag: t, off: segmentHead, end: size, packed: packed}
 	fr, why, err := sc.frameAt(segmentHead)
-	return t, err == nil && why == "" && fr.size > 0
+	return t, err == nil && why == "" && fr.size > 0 && (fr.typ == typeBlock) == packed
 }
 
 // chain sets where each segment but the newest ends, and finds what is missing.

@@ -84,10 +84,10 @@ func (a *Archive) remove(j *journal, seg, next *segment) error {
 	seg.gone = true
 	idle := seg.refs == 0
 	seg.mu.Unlock()
-	j.bytes.Add(-seg.size.Load())
+	j.bytes.Add(-seg.disk())
 	_ = j.o.FS.Remove(seg.path + tornSuffix) // usually there is none
 	// A file that someone reads must not change under him, so it is no spare.
-	if idle && !seg.poisoned {
+	if idle && !seg.poisoned && seg.stored.Load() == 0 { // a packed one is too small
 		name := j.spares.name(usedPrefix)
 		if j.spares.wanted() && j.o.FS.Rename(seg.path, j.path(name)) == nil {
 			j.spares.put(name)

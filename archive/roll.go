@@ -19,6 +19,8 @@ const (
 	sparePrefix = "spare-" // holds zeros
 	usedPrefix  = "used-"  // holds what a removed segment held
 	newPrefix   = "new-"
+	packPrefix  = "pack-" // a segment that is being packed
+	oldPrefix   = "old-"  // a second name of what a packed segment was made of
 
 	// zeroAhead is 12 batches of 64 records of 1.3 KiB; more only moves the cost.
 	zeroAhead = 1 << 20
@@ -51,7 +53,7 @@ func (j *journal) roll(t tag, first uint64) error {
 		_ = j.o.FS.Remove(j.path(tmp))
 		return err
 	}
-	seg := &segment{head: h, name: name, path: j.path(name), fs: j.o.FS, file: f, refs: 1, indexed: true}
+	seg := &segment{head: h, name: name, path: j.path(name), fs: j.o.FS, file: f, refs: 1, indexed: true, ours: true, blocks: j.o.Blocks}
 	seg.end.Store(segmentHead)
 	seg.size.Store(max(size, h.syncedTo))
 	if carry.size > 0 {
@@ -121,6 +123,7 @@ func (j *journal) sealOld(seg *segment) {
 		j.resized(seg)
 		seg.release()
 	}
+	j.o.Sealed()
 }
 
 // install makes a file with that content the segment of that name.
@@ -170,7 +173,7 @@ func (j *journal) dropEmpty() {
 		j.segs = j.segs[: n-1 : n-1]
 	}
 	j.segMu.Unlock()
-	j.bytes.Add(-seg.size.Load())
+	j.bytes.Add(-seg.disk())
 	if err := j.o.FS.Remove(seg.path); err != nil {
 		j.log.Warn("empty segment stays behind; the next start sets it aside", zap.String("segment", seg.name), zap.Error(err))
 	}
@@ -201,6 +204,7 @@ func (j *journal) seal(seg *segment) {
 		return
 	}
 	j.resized(seg)
+	j.o.Sealed()
 }
 
 // writeFooter seals a closed segment through f.
@@ -320,7 +324,7 @@ func (p *sparePool) known(name string) bool {
 	if n, err := strconv.Atoi(digits); err == nil {
 		p.next = max(p.next, n)
 	}
-	return !strings.HasPrefix(name, newPrefix) && p.put(name)
+	return (strings.HasPrefix(name, sparePrefix) || strings.HasPrefix(name, usedPrefix)) && p.put(name)
 }
 
 // prepareSpare writes a spare in the background, so that the next segment does not

@@ -27,6 +27,7 @@ type scanner struct {
 	bufOff  int64
 	chunk   int  // how much is read at once
 	salvage bool // pages that cannot be read count as zeros instead of as an error
+	packed  bool // what is read are the blocks of a packed segment, whose base is no offset of theirs
 }
 
 // salvagePage is the unit in which an unreadable part of a disk is stepped over.
@@ -60,6 +61,11 @@ func (s *scanner) next() (scanItem, error) {
 		return scanItem{}, err
 	}
 	s.off = at
+	if p, ok := s.src.(*packedFile); ok {
+		if block := p.why(start, at); block != "" {
+			why = block
+		}
+	}
 	return scanItem{region: region{off: start, size: at - start, why: why}}, nil
 }
 
@@ -93,7 +99,7 @@ func (s *scanner) frameAt(off int64) (frame, string, error) {
 	f, why := decodeFrame(b, off)
 	// A frame below its own base, or with a seq that was there before, was not written
 	// by us at this place.
-	if why == "" && (f.base > off || f.typ.record() && f.seq <= s.seq) {
+	if why == "" && (f.base > off && !s.packed || f.typ.record() && f.seq <= s.seq) {
 		return frame{}, badTag, nil
 	}
 	return f, why, nil

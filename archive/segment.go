@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"math"
 	"strconv"
 	"strings"
 	"sync"
@@ -43,6 +44,8 @@ import (
 // 4 digest, 4 n, n times (8 seq, 4 offset), 4 m, m times (4 offset, 4 size) of damage that was known.
 // A segment without a footer ends where its successor says; one without either is the
 // newest, and is scanned when the archive opens.
+//
+// Some time after it was sealed a segment is compressed: format version 2, see pack.go.
 const (
 	segmentMagic   = "PENSTOCK"
 	segmentVersion = 1
@@ -71,6 +74,7 @@ type segmentHeader struct {
 	created  int64
 	pred     predecessor
 	syncedTo int64
+	pack     packing
 }
 
 type predecessor struct {
@@ -85,6 +89,11 @@ func (h *segmentHeader) block() []byte {
 	copy(b, segmentMagic)
 	le := binary.LittleEndian
 	le.PutUint16(b[8:], segmentVersion)
+	if h.pack.size > 0 {
+		le.PutUint16(b[8:], packedVersion)
+		le.PutUint64(b[88:], uint64(h.pack.size))
+		le.PutUint64(b[96:], uint64(h.pack.table))
+	}
 	b[10] = h.log
 	if h.pred.poisoned {
 		b[11] |= predecessorPoisoned
@@ -115,13 +124,14 @@ func parseHeader(b []byte) (segmentHeader, error) {
 	if le.Uint32(b[headerSize-4:]) != crc32.Checksum(b[:headerSize-4], castagnoli) {
 		return segmentHeader{}, errors.New("the checksum of its header does not match")
 	}
-	if v := le.Uint16(b[8:]); v != segmentVersion {
-		return segmentHeader{}, fmt.Errorf("%w %d, this program reads %d", errVersion, v, segmentVersion)
+	v := le.Uint16(b[8:])
+	if v != segmentVersion && (v != packedVersion || b[10] == logCursors) {
+		return segmentHeader{}, fmt.Errorf("%w %d, this program reads %d and, of packed segments, %d", errVersion, v, segmentVersion, packedVersion)
 	}
 	if first := le.Uint64(b[40:]); first == 0 || first > maxSeq {
 		return segmentHeader{}, fmt.Errorf("its header says that it begins with seq=%d", first)
 	}
-	return segmentHeader{
+	h := segmentHeader{
 		log:      b[10],
 		recycled: b[11]&fileRecycled != 0,
 		tag:      tag{number: le.Uint64(b[16:]), salt: le.Uint64(b[24:])},
@@ -133,7 +143,14 @@ func parseHeader(b []byte) (segmentHeader, error) {
 			digest: le.Uint32(b[80:]), poisoned: b[11]&predecessorPoisoned != 0,
 		},
 		syncedTo: int64(le.Uint32(b[84:])),
-	}, nil
+	}
+	if v == packedVersion {
+		h.pack = packing{size: int64(le.Uint64(b[88:])), table: int64(le.Uint64(b[96:]))}
+		if h.pack.size <= segmentHead || h.pack.size > math.MaxUint32 {
+			return segmentHeader{}, fmt.Errorf("its header says that it had %d bytes before it was packed", h.pack.size)
+		}
+	}
+	return h, nil
 }
 
 // errVersion: written by another version; nothing is damaged and nothing is touched.
@@ -201,7 +218,9 @@ type segment struct {
 
 	end    atomic.Int64 // readers stop here: end of the last synced batch
 	closed atomic.Bool  // end is final
-	size   atomic.Int64 // of the file, in bytes
+	size   atomic.Int64 // of the file, in bytes, before it was packed
+	stored atomic.Int64 // of a packed file: its bytes on disk
+	blocks *blockCache
 
 	mu       sync.Mutex
 	file     File
@@ -209,6 +228,8 @@ type segment struct {
 	gone     bool // removed from the log
 	poisoned bool // never written again
 	sealed   bool
+	ours     bool // this life writes it, or its footer
+	asIs     bool // it cannot be packed
 	indexed  bool // marks, cuts and tally are those of the whole segment
 	marks    []mark
 	cuts     []region
@@ -235,9 +256,16 @@ func (s *segment) acquire() (File, error) {
 		return nil, errGone
 	}
 	if s.file == nil {
-		f, err := s.fs.Open(s.path, false)
+		f, err := openSegment(s.fs, s.path, s.blocks)
 		if err != nil {
 			return nil, fmt.Errorf("open segment %s: %w", s.name, err)
+		}
+		p, packed := f.(*packedFile)
+		if packed {
+			s.stored.Store(p.stored)
+		} else if s.stored.Load() > 0 {
+			_ = f.Close()
+			return nil, fmt.Errorf("open segment %s: it is packed, and neither its header nor its first block can be read", s.name)
 		}
 		s.file = f
 	}
@@ -245,9 +273,22 @@ func (s *segment) acquire() (File, error) {
 	return s.file, nil
 }
 
+// disk is how many bytes the file has.
+func (s *segment) disk() int64 {
+	if n := s.stored.Load(); n > 0 {
+		return n
+	}
+	return s.size.Load()
+}
+
 func (s *segment) release() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.drop()
+}
+
+// drop is release. Caller holds mu.
+func (s *segment) drop() {
 	s.refs--
 	if s.refs == 0 && s.file != nil {
 		// Only read from, or already synced: a failing close loses nothing.

@@ -4,9 +4,11 @@ import "time"
 
 // Stats is the state of an open archive, for the API, the page and readiness.
 type Stats struct {
-	Bytes           int64     `json:"bytes"`    // of the deliveries' segments on disk
-	Segments        int       `json:"segments"` // of which one is being written
+	Bytes           int64     `json:"bytes"`     // of the deliveries' segments on disk
+	RawBytes        int64     `json:"raw_bytes"` // before compression
+	Segments        int       `json:"segments"`  // of which one is being written
 	Sealed          int       `json:"sealed"`
+	Compressed      int       `json:"compressed"`
 	First           uint64    `json:"first_seq"`
 	Synced          uint64    `json:"synced_seq"`
 	Oldest          time.Time `json:"oldest"` // when the oldest kept segment was begun
@@ -43,6 +45,10 @@ func (a *Archive) Stats() Stats {
 		if seg.sealed {
 			s.Sealed++
 		}
+		if seg.stored.Load() > 0 {
+			s.Compressed++
+		}
+		s.RawBytes += seg.size.Load()
 		seg.mu.Unlock()
 	}
 	j.segMu.RUnlock()

@@ -68,9 +68,9 @@ func list(l []string) []string {
 
 func statJSON(s archive.Stat) map[string]any {
 	return map[string]any{
-		"segments": s.Segments, "bytes": s.Bytes, "first_seq": s.FirstSeq, "last_seq": s.LastSeq,
+		"segments": s.Segments, "bytes": s.Bytes, "raw_bytes": s.RawBytes, "first_seq": s.FirstSeq, "last_seq": s.LastSeq,
 		"deliveries": s.Deliveries, "outcomes": s.Outcomes, "markers": s.Markers, "oldest": instant(s.Oldest), "newest": instant(s.Newest),
-		"quarantine_segments": s.QuarantineSegments, "quarantine_bytes": s.QuarantineBytes, "rejected": s.Rejected,
+		"quarantine_segments": s.QuarantineSegments, "quarantine_bytes": s.QuarantineBytes, "quarantine_raw_bytes": s.QuarantineRawBytes, "rejected": s.Rejected,
 	}
 }
 
@@ -97,10 +97,17 @@ func (a *app) archiveStat(dir string, asJSON bool) int {
 		return t.UTC().Format(time.RFC3339)
 	}
 	size := func(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
-	a.table(a.Stdout, []string{"LOG", "SEGMENTS", "SIZE", "DELIVERIES", "OUTCOMES", "MARKERS", "SEQ", "OLDEST", "NEWEST"}, [][]string{
-		{"accepted", fmt.Sprint(s.Segments), size(s.Bytes), fmt.Sprint(s.Deliveries), fmt.Sprint(s.Outcomes), fmt.Sprint(s.Markers),
+	// How many times smaller it is than what arrived, framed; spare files are not counted.
+	ratio := func(raw, stored int64) string {
+		if stored == 0 {
+			return "-"
+		}
+		return fmt.Sprintf("%.2f", float64(raw)/float64(stored))
+	}
+	a.table(a.Stdout, []string{"LOG", "SEGMENTS", "SIZE", "RATIO", "DELIVERIES", "OUTCOMES", "MARKERS", "SEQ", "OLDEST", "NEWEST"}, [][]string{
+		{"accepted", fmt.Sprint(s.Segments), size(s.Bytes), ratio(s.RawBytes, s.Bytes), fmt.Sprint(s.Deliveries), fmt.Sprint(s.Outcomes), fmt.Sprint(s.Markers),
 			fmt.Sprintf("%d..%d", s.FirstSeq, s.LastSeq), day(s.Oldest), day(s.Newest)},
-		{"rejected", fmt.Sprint(s.QuarantineSegments), size(s.QuarantineBytes), fmt.Sprint(s.Rejected), "", "", "", "", ""},
+		{"rejected", fmt.Sprint(s.QuarantineSegments), size(s.QuarantineBytes), ratio(s.QuarantineRawBytes, s.QuarantineBytes), fmt.Sprint(s.Rejected), "", "", "", "", ""},
 	}, nil)
 	return exitOK
 }
