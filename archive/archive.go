@@ -136,7 +136,7 @@ type Archive struct {
 	met        *metrics
 	epochs     *epochTable
 	oldEpochs  epochCache
-	findings   []finding
+	damage     damageLog
 
 	keep      atomic.Pointer[func() uint64]
 	retaining sync.Mutex // one retention at a time

@@ -39,6 +39,18 @@ func eventually(t testing.TB, what string, f func() bool) {
 	}
 }
 
+// within receives from c, and ends the test where nothing comes: a build without the
+// sync that a test waits for must fail, not hang.
+func within[T any](t testing.TB, what string, c <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-c:
+	case <-time.After(20 * time.Second):
+		t.Fatalf("%s: not within 20 s", what)
+	}
+	return v
+}
+
 // TestEveryFault fails the n-th operation of each kind, once or from then on, for every
 // n of a scenario that rolls segments. Whatever fails: no false success, service again
 // after the cure without a restart, and everything that was acknowledged is there after
@@ -234,14 +246,14 @@ func TestFailureFailsAllBehind(t *testing.T) {
 	errs := make(chan error, behind+1)
 	add := func(n int) { errs <- a.Append(kb(testDelivery(n), 2)) }
 	go add(0)
-	<-entered
+	within(t, "the sync", entered)
 	for n := range behind { // several segments full
 		go add(n + 1)
 	}
 	eventually(t, "all are placed", func() bool { return a.log.placed() == behind+1 })
 	close(let)
 	for range behind + 1 {
-		if err := <-errs; !errors.Is(err, ErrUnavailable) {
+		if err := within(t, "an answer", errs); !errors.Is(err, ErrUnavailable) {
 			t.Fatalf("append: %v", err)
 		}
 	}
@@ -342,7 +354,7 @@ func TestNobodyReadsPastTheSyncedMark(t *testing.T) {
 	d := testDelivery(2)
 	done := make(chan error)
 	go func() { done <- a.Append(d) }()
-	<-entered // it is written, and in the page cache
+	within(t, "the sync", entered) // it is written, and in the page cache
 	if recs := readAll(t, a.NewReader(0)); len(recs) != 1 {
 		t.Errorf("%d records are read, 1 is synced", len(recs))
 	}
@@ -358,7 +370,7 @@ func TestNobodyReadsPastTheSyncedMark(t *testing.T) {
 	default:
 	}
 	close(let)
-	if err := <-done; err != nil {
+	if err := within(t, "an answer", done); err != nil {
 		t.Fatal(err)
 	}
 	if recs := readAll(t, a.NewReader(0)); len(recs) != 2 {
