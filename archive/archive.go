@@ -143,6 +143,9 @@ type Archive struct {
 	diskFree  atomic.Uint64
 	closed    atomic.Bool
 
+	searching  chan struct{} // held by the one search of full text that runs
+	textBudget time.Duration
+
 	later    chan func()    // background work; see background.go
 	quit     chan struct{}  // ends it
 	workers  sync.WaitGroup // background goroutines

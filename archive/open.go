@@ -50,7 +50,7 @@ func Open(dir string, o Options) (*Archive, error) {
 		return nil, err
 	}
 	a := &Archive{dir: dir, o: o, zap: o.Logger, epochs: new(epochTable),
-		later: make(chan func(), 256), quit: make(chan struct{})}
+		later: make(chan func(), 256), quit: make(chan struct{}), searching: make(chan struct{}, 1), textBudget: textBudget}
 	if o.Keep != nil {
 		a.SetKeep(o.Keep)
 	}
