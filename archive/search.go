@@ -196,7 +196,7 @@ func (s *textSearch) matchOne(r *Row, found *textMatch) {
 }
 
 func (s *textSearch) look(d *Delivery) textMatch {
-	if containsFold(d.Body, s.needle) || !s.f.BodyOnly && (containsFold(d.Header, s.needle) || containsFold(d.Target, s.needle)) {
+	if s.f.inText(d, s.needle) {
 		return textFound
 	}
 	return textAbsent
