@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -116,5 +117,37 @@ func TestCountsRefuses(t *testing.T) {
 	}
 	if _, err := a.Counts(t.Context(), time.Time{}, fakeEpoch, 0, ""); !errors.Is(err, ErrCountRange) {
 		t.Errorf("from the year 1: %v", err)
+	}
+}
+
+// BenchmarkCounts: ninety days of 10 million deliveries of ten sources.
+func BenchmarkCounts(b *testing.B) {
+	x := testIndex(b, b.TempDir(), indexOptions{})
+	const days, sources = 90, 10
+	for day := range days {
+		w := &writer{x: x, batch: x.db.NewBatch(), counts: map[countMinute]*tallyRow{}}
+		for minute := range 24 * 60 {
+			at := fakeEpoch.Add(time.Duration(day*24*60+minute) * time.Minute)
+			for s := range sources {
+				w.tally(&Row{ReceivedAt: at, Source: string(rune('a' + s)), Verdict: "accepted"}, 8)
+			}
+		}
+		if err := w.putCounts(); err != nil {
+			b.Fatal(err)
+		}
+		if err := w.batch.Commit(pebble.NoSync); err != nil {
+			b.Fatal(err)
+		}
+	}
+	a := &Archive{index: x}
+	for name, step := range map[string]time.Duration{"by day": 24 * time.Hour, "by hour": time.Hour, "by half hour": 30 * time.Minute} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				c, err := a.Counts(b.Context(), fakeEpoch, fakeEpoch.Add(days*24*time.Hour), step, "")
+				if err != nil || c.Total.Accepted != days*24*60*sources*8 {
+					b.Fatal(c.Total, err)
+				}
+			}
+		})
 	}
 }
