@@ -224,6 +224,8 @@ func TestFailureFailsAllBehind(t *testing.T) {
 	disk := newCrashFS(seeded(t))
 	a := mustOpen(t, worldDir, Options{FS: disk, NoIndex: true, SegmentBytes: minSegmentBytes, MaxWait: time.Hour})
 	entered, let := make(chan struct{}), make(chan struct{})
+	free := sync.OnceFunc(func() { close(let) })
+	t.Cleanup(free) // before Close, which waits for what is blocked
 	var once sync.Once
 	var failed atomic.Bool
 	disk.mu.Lock()
@@ -251,7 +253,7 @@ func TestFailureFailsAllBehind(t *testing.T) {
 		go add(n + 1)
 	}
 	eventually(t, "all are placed", func() bool { return a.log.placed() == behind+1 })
-	close(let)
+	free()
 	for range behind + 1 {
 		if err := within(t, "an answer", errs); !errors.Is(err, ErrUnavailable) {
 			t.Fatalf("append: %v", err)
@@ -340,6 +342,8 @@ func TestNobodyReadsPastTheSyncedMark(t *testing.T) {
 	mustAppend(t, a, testDelivery(1))
 	synced := a.Synced()
 	entered, let := make(chan struct{}), make(chan struct{})
+	free := sync.OnceFunc(func() { close(let) })
+	t.Cleanup(free) // before Close, which waits for what is blocked
 	var once sync.Once
 	disk.mu.Lock()
 	disk.block = func(op, name string) {
@@ -369,7 +373,7 @@ func TestNobodyReadsPastTheSyncedMark(t *testing.T) {
 		t.Errorf("append returned before the sync: %v", err)
 	default:
 	}
-	close(let)
+	free()
 	if err := within(t, "an answer", done); err != nil {
 		t.Fatal(err)
 	}
@@ -382,6 +386,8 @@ func TestHangingSyncAnswersInTime(t *testing.T) {
 	disk := newCrashFS(seeded(t))
 	a := mustOpen(t, worldDir, Options{FS: disk, NoIndex: true, MaxWait: 50 * time.Millisecond})
 	let := make(chan struct{})
+	free := sync.OnceFunc(func() { close(let) })
+	t.Cleanup(free) // before Close, which waits for what is blocked
 	var hang atomic.Bool
 	disk.mu.Lock()
 	disk.block = func(op, name string) {
@@ -404,7 +410,7 @@ func TestHangingSyncAnswersInTime(t *testing.T) {
 		t.Fatalf("writable while a sync hangs: %v", err)
 	}
 	hang.Store(false)
-	close(let)
+	free()
 	d := testDelivery(99)
 	eventually(t, "serving when the sync returned", func() bool { return a.Append(d) == nil })
 	got, err := a.Get(d.ID)
