@@ -126,6 +126,9 @@ func (s *Server) selection(r *http.Request) (Selection, selectionBody, *problem)
 	if f.Cursor != "" {
 		return invalid("cursor: a selection has none")
 	}
+	if f.Text != "" {
+		return invalid("text: is for lists and exports; name the deliveries that it finds by ids")
+	}
 	if narrow := f; !body.All {
 		narrow.Limit = 0
 		if narrow == (archive.Filter{}) {

@@ -24,6 +24,7 @@ import (
 // Archive is what admin reads deliveries from; *archive.Archive is one.
 type Archive interface {
 	Query(ctx context.Context, f archive.Filter) (archive.Page, error)
+	Counts(ctx context.Context, from, to time.Time, step time.Duration, source string) (archive.Counts, error)
 	Row(id string) (archive.Row, error)
 	Get(id string) (*archive.Delivery, error)
 	OutcomesOf(id string) ([]archive.Outcome, error)
@@ -160,7 +161,9 @@ const (
 	// maxConcurrent bounds requests being answered: each may hold a body in memory.
 	maxConcurrent = 64
 	// maxStreams bounds live streams; below the archive's 256 subscribers.
-	maxStreams   = 128
+	maxStreams = 128
+	// maxExports bounds tables being written: each reads as fast as its client takes.
+	maxExports   = 2
 	drainTimeout = 5 * time.Second
 )
 
@@ -176,6 +179,7 @@ type Server struct {
 	metrics  metrics
 	slots    chan struct{}
 	streams  chan struct{}
+	exports  chan struct{}
 	closing  chan struct{} // closed when the server stops: streams end
 	once     sync.Once
 
@@ -197,7 +201,7 @@ func New(o Options) (*Server, error) {
 	if o.Registerer == nil {
 		o.Registerer = prometheus.NewRegistry()
 	}
-	s := &Server{o: o, log: o.Logger, slots: make(chan struct{}, maxConcurrent), streams: make(chan struct{}, maxStreams),
+	s := &Server{o: o, log: o.Logger, slots: make(chan struct{}, maxConcurrent), streams: make(chan struct{}, maxStreams), exports: make(chan struct{}, maxExports),
 		closing: make(chan struct{}), failures: newFailures(), sessions: newSessions(), writeTimeout: writeTimeout}
 	if err := s.SetTokens(o.Tokens); err != nil {
 		return nil, err

@@ -35,6 +35,11 @@ func (s *Server) filter(v url.Values, who secretToken) (archive.Filter, *problem
 	if err != nil {
 		return f, refuse(http.StatusBadRequest, "invalid_parameter", err.Error())
 	}
+	if f.Text != "" && who.role == Viewer {
+		return f, refuse(http.StatusForbidden, "body_masked", "the role viewer sees no bodies, so it cannot search them: text")
+	}
+	// Of headers it sees the credentials masked: a search would tell them letter by letter.
+	f.BodyOnly = f.Text != "" && who.role != Operator
 	if who.role != Consumer {
 		return f, nil
 	}

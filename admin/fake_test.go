@@ -40,6 +40,8 @@ type fakeArchive struct {
 	getErr     error
 	tail       chan archive.TailRow
 	canceled   chan struct{}
+	pages      int // Query's answers that are left, the last without a next; 0: every one has a next
+	failAt     int // which of them fails, counted from the end
 }
 
 func newFakeArchive() *fakeArchive {
@@ -61,12 +63,30 @@ func (a *fakeArchive) Query(ctx context.Context, f archive.Filter) (archive.Page
 		return archive.Page{}, a.err
 	}
 	p := archive.Page{Next: "next-page"}
+	if a.pages > 0 {
+		if a.pages == a.failAt {
+			return archive.Page{}, archive.ErrIndex
+		}
+		if a.pages--; a.pages == 0 {
+			p.Next = ""
+		}
+	}
 	for _, id := range a.order {
 		if f.Source == "" || a.rows[id].Source == f.Source {
 			p.Rows = append(p.Rows, a.rows[id])
 		}
 	}
 	return p, ctx.Err()
+}
+
+func (a *fakeArchive) Counts(_ context.Context, from, to time.Time, step time.Duration, source string) (archive.Counts, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.asked = archive.Filter{From: from, To: to, Source: source}
+	if a.err != nil {
+		return archive.Counts{}, a.err
+	}
+	return archive.Counts{From: from, To: to, Step: int64(step / time.Second), Sources: map[string]archive.CountRow{}, Buckets: []archive.CountBucket{}}, nil
 }
 
 func (a *fakeArchive) Row(id string) (archive.Row, error) {

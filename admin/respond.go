@@ -35,7 +35,7 @@ func (s *Server) failure(err error) *problem {
 		return refuse(http.StatusGone, "damaged", err.Error())
 	case errors.Is(err, archive.ErrCursor):
 		return refuse(http.StatusBadRequest, "invalid_parameter", "cursor: "+err.Error())
-	case errors.Is(err, ErrInvalid):
+	case errors.Is(err, ErrInvalid), errors.Is(err, archive.ErrCountRange):
 		return refuse(http.StatusBadRequest, "invalid_parameter", err.Error())
 	case errors.Is(err, ErrConflict):
 		return refuse(http.StatusConflict, "conflict", err.Error())

@@ -61,6 +61,8 @@ func (s *Server) table() []route {
 		{method: "GET", path: "/api/v1/replays/{id}", who: people, serve: s.job},
 		{method: "DELETE", path: "/api/v1/replays/{id}", who: operators, serve: s.cancelJob, change: true},
 		{method: "GET", path: "/api/v1/stream", who: readers, serve: s.stream, stream: true},
+		{method: "GET", path: "/api/v1/counts", who: readers, serve: s.counts},
+		{method: "GET", path: "/api/v1/export", who: readers, serve: s.export, stream: true},
 		{method: "GET", path: "/api/v1/stats", who: people, serve: s.stats},
 		{method: "GET", path: "/api/v1/sources", who: people, serve: s.sources},
 		{method: "POST", path: "/api/v1/sources/{name}/pause", who: operators, serve: s.pause, change: true},
@@ -192,7 +194,9 @@ func (s *Server) wrap(rt route) http.HandlerFunc {
 		h.Set("Cache-Control", "no-store")
 		var who secretToken
 		defer func() {
-			if p := recover(); p != nil && p != http.ErrAbortHandler { //nolint:errorlint // the value that net/http panics with
+			p := recover()
+			aborted := p == http.ErrAbortHandler //nolint:errorlint // the value that net/http panics with
+			if p != nil && !aborted {
 				s.log.Error("BUG: admin handler panicked", zap.String("route", rt.path), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
 				if w.status == 0 {
 					writeProblem(w, refuse(http.StatusInternalServerError, "internal", "see the log"))
@@ -201,6 +205,9 @@ func (s *Server) wrap(rt route) http.HandlerFunc {
 			s.metrics.count(rt.path, w.status)
 			if rt.change {
 				s.audit(rt, r, who, w.status)
+			}
+			if aborted {
+				panic(http.ErrAbortHandler) // or the client would see a proper end
 			}
 		}()
 		if p := s.enter(rt, w, r, &who); p != nil {

@@ -24,6 +24,9 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, who secretToken)
 	if p != nil {
 		return p
 	}
+	if f.Text != "" {
+		return refuse(http.StatusBadRequest, "invalid_parameter", "text: is for lists and exports; a stream looks at rows alone")
+	}
 	select {
 	case s.streams <- struct{}{}:
 		defer func() { <-s.streams }()

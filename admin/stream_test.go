@@ -154,8 +154,8 @@ func TestOpenAPICoversTheRoutes(t *testing.T) {
 			t.Errorf("openapi does not have CONTRACT's filter %s", name)
 		}
 	}
-	if filters != 20 {
-		t.Errorf("%d filters, want 20", filters)
+	if filters != 21 {
+		t.Errorf("%d filters, want 21", filters)
 	}
 	rec := w.call("GET", "/openapi.yaml", viewerToken, "")
 	w.want(rec, 200)

@@ -137,15 +137,17 @@ type Archive struct {
 	met        *metrics
 	epochs     *epochTable
 	oldEpochs  epochCache
-	findings   []finding
+	damage     damageLog
 
 	keep      atomic.Pointer[func() uint64]
 	retaining sync.Mutex // one retention at a time
 	diskFree  atomic.Uint64
 	closed    atomic.Bool
 
-	blocks *blockCache   // of packed segments
-	sealed chan struct{} // there may be a segment to pack
+	blocks     *blockCache   // of packed segments
+	sealed     chan struct{} // there may be a segment to pack
+	searching  chan struct{} // held by the one search of full text that runs
+	textBudget time.Duration
 
 	later    chan func()    // background work; see background.go
 	quit     chan struct{}  // ends it

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"go.uber.org/zap"
@@ -189,8 +190,11 @@ func (j *journal) first() uint64 {
 	return j.segs[0].head.first
 }
 
-// damaged counts and logs a damaged place.
+// damaged counts and logs a damaged place; once, however often it is asked for.
 func (j *journal) damaged(e *CorruptError) {
+	if j.o.Met != nil && !j.o.Met(filepath.Base(j.dir), e) {
+		return
+	}
 	j.met.corrupt.Inc()
 	j.log.Error("archive is damaged", zap.String("dir", j.dir), zap.Error(e))
 }

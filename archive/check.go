@@ -1,10 +1,12 @@
 package archive
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"math/bits"
 	"path/filepath"
 	"sort"
 	"strconv"
@@ -217,7 +219,7 @@ func check(disk FS, dir string) (CheckResult, error) {
 	for _, kind := range []uint8{logMain, logQuarantine} {
 		r, err := lookAt(disk, dir, kind)
 		if err == nil && len(r.findings) > 0 { // a segment may have come or gone at that moment
-			time.Sleep(50 * time.Millisecond)
+			time.Sleep(secondLook)
 			r, err = lookAt(disk, dir, kind)
 		}
 		if err != nil {
@@ -246,11 +248,17 @@ func (r *CheckResult) add(prefix string, found []finding) {
 	}
 }
 
+// secondLook is how long a check waits before it looks again at what seems damaged: a
+// running gateway may have written it at that moment. A variable for tests.
+var secondLook = 50 * time.Millisecond
+
 // segmentCheck is what one look at a segment gave.
 type segmentCheck struct {
 	stat  Stat
 	found []finding
 	gone  bool
+
+	sealed bool // the newest segment is: older ones end where their successor says
 }
 
 // checkSegment reads every record of a segment. What looks damaged is looked at again:
@@ -258,7 +266,7 @@ type segmentCheck struct {
 func checkSegment(r *recovery, seg, next *segment, stat *Stat) {
 	c := lookSegment(seg, next)
 	if len(c.found) > 0 {
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(secondLook)
 		c = lookSegment(seg, next)
 	}
 	if c.gone {
@@ -304,6 +312,7 @@ func lookSegment(seg, next *segment) (c segmentCheck) {
 		seg.end.Store(t.synced)
 		if t.seal != nil {
 			seg.end.Store(t.seal.off)
+			c.sealed = true
 		}
 	}
 	c.scan(seg, next, f, damage)
@@ -342,9 +351,53 @@ func (c *segmentCheck) scan(seg, next *segment, f File, damage func(string, ...a
 		}
 		c.stat.count(&rec)
 	}
+	if next != nil || c.sealed {
+		checkFooter(seg, f, damage)
+	}
 	if next != nil && next.head.archive != 0 && next.head.pred.number == seg.head.tag.number && len(c.found) == 0 && digest != next.head.pred.digest {
 		damage("its records are not those that were written: digest %08x, its successor says %08x", digest, next.head.pred.digest)
 	}
+}
+
+// checkFooter names a footer that does not verify: nothing is lost by it, the segment is
+// read whole where it would have told the way. A segment that was never sealed has none.
+func checkFooter(seg *segment, f File, damage func(string, ...any)) {
+	end := seg.end.Load()
+	sc := &scanner{src: f, tag: seg.head.tag, off: end, end: seg.size.Load(), salvage: true}
+	if sc.end-end < frameHead {
+		return
+	}
+	head, err := sc.window(end, frameHead)
+	if err != nil || !nearly(tagOf(head), seg.head.tag) {
+		return
+	}
+	fr, why, err := sc.frameAt(end)
+	if err == nil && why == "" && fr.typ == typeSeal {
+		probe := &segment{}
+		if probe.readFooter(fr.payload) == nil {
+			return
+		}
+		why = errPayload.Error()
+	}
+	if err == nil && why == "" {
+		return // a record that was given up: its segment ends before it
+	}
+	if err == nil && sc.end-end > int64(frameHead) && !footerSized(head, sc.end-end) {
+		return // a torn write that the segment's successor cut off
+	}
+	damage("its footer at offset %d is damaged (%s); the segment is read without it", end, why)
+}
+
+// footerSized says whether a frame of that head may be a footer: a sealed file ends with it.
+func footerSized(head []byte, rest int64) bool {
+	n := int64(binary.LittleEndian.Uint32(head[4:]))
+	return bits.OnesCount64(uint64(n^(rest-frameHead))) <= 1
+}
+
+// nearly says whether two tags are the same but for a few bits; those of two segments
+// differ in about half.
+func nearly(a, b tag) bool {
+	return bits.OnesCount64(a.number^b.number)+bits.OnesCount64(a.salt^b.salt) <= 8
 }
 
 func (s *Stat) segment(seg *segment) {

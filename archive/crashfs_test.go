@@ -429,9 +429,17 @@ func (f *crashFile) Close() error {
 // kill gives the disk as the next process finds it when only the process died: nothing
 // is lost, and what was not synced still is not.
 func (c *crashFS) kill() *crashFS {
+	n := c.clone()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.dead = true
+	return n
+}
+
+// clone gives another disk with the same on it.
+func (c *crashFS) clone() *crashFS {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	n := newCrashFS(c.rng)
 	copies := map[*inode]*inode{}
 	dup := func(i *inode) *inode {

@@ -197,7 +197,7 @@ func TestDamageAfterKill(t *testing.T) {
 	}
 }
 
-// TestHeaderDamage: one bad copy costs nothing; both cost nothing but a report.
+// TestHeaderDamage: one bad copy or both cost nothing but a report.
 func TestHeaderDamage(t *testing.T) {
 	dir := t.TempDir()
 	ds := fill(t, dir, 120)
@@ -212,7 +212,7 @@ func TestHeaderDamage(t *testing.T) {
 				flip(t, filepath.Join(copied, segmentsDir, filepath.Base(path)), off, 0x10)
 			}
 			res, err := Check(copied, io.Discard)
-			if err != nil || res.Sound() != (len(offs) == 1) {
+			if err != nil || res.Sound() {
 				t.Fatalf("%s %v: check: %v %q", path, offs, err, res.Damage)
 			}
 			a := mustOpen(t, copied, Options{NoIndex: true, SegmentBytes: minSegmentBytes})

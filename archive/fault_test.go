@@ -39,6 +39,18 @@ func eventually(t testing.TB, what string, f func() bool) {
 	}
 }
 
+// within receives from c, and ends the test where nothing comes: a build without the
+// sync that a test waits for must fail, not hang.
+func within[T any](t testing.TB, what string, c <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-c:
+	case <-time.After(20 * time.Second):
+		t.Fatalf("%s: not within 20 s", what)
+	}
+	return v
+}
+
 // TestEveryFault fails the n-th operation of each kind, once or from then on, for every
 // n of a scenario that rolls segments. Whatever fails: no false success, service again
 // after the cure without a restart, and everything that was acknowledged is there after
@@ -212,6 +224,8 @@ func TestFailureFailsAllBehind(t *testing.T) {
 	disk := newCrashFS(seeded(t))
 	a := mustOpen(t, worldDir, Options{FS: disk, NoIndex: true, SegmentBytes: minSegmentBytes, MaxWait: time.Hour})
 	entered, let := make(chan struct{}), make(chan struct{})
+	free := sync.OnceFunc(func() { close(let) })
+	t.Cleanup(free) // before Close, which waits for what is blocked
 	var once sync.Once
 	var failed atomic.Bool
 	disk.mu.Lock()
@@ -234,14 +248,14 @@ func TestFailureFailsAllBehind(t *testing.T) {
 	errs := make(chan error, behind+1)
 	add := func(n int) { errs <- a.Append(kb(testDelivery(n), 2)) }
 	go add(0)
-	<-entered
+	within(t, "the sync", entered)
 	for n := range behind { // several segments full
 		go add(n + 1)
 	}
 	eventually(t, "all are placed", func() bool { return a.log.placed() == behind+1 })
-	close(let)
+	free()
 	for range behind + 1 {
-		if err := <-errs; !errors.Is(err, ErrUnavailable) {
+		if err := within(t, "an answer", errs); !errors.Is(err, ErrUnavailable) {
 			t.Fatalf("append: %v", err)
 		}
 	}
@@ -328,6 +342,8 @@ func TestNobodyReadsPastTheSyncedMark(t *testing.T) {
 	mustAppend(t, a, testDelivery(1))
 	synced := a.Synced()
 	entered, let := make(chan struct{}), make(chan struct{})
+	free := sync.OnceFunc(func() { close(let) })
+	t.Cleanup(free) // before Close, which waits for what is blocked
 	var once sync.Once
 	disk.mu.Lock()
 	disk.block = func(op, name string) {
@@ -342,7 +358,7 @@ func TestNobodyReadsPastTheSyncedMark(t *testing.T) {
 	d := testDelivery(2)
 	done := make(chan error)
 	go func() { done <- a.Append(d) }()
-	<-entered // it is written, and in the page cache
+	within(t, "the sync", entered) // it is written, and in the page cache
 	if recs := readAll(t, a.NewReader(0)); len(recs) != 1 {
 		t.Errorf("%d records are read, 1 is synced", len(recs))
 	}
@@ -357,8 +373,8 @@ func TestNobodyReadsPastTheSyncedMark(t *testing.T) {
 		t.Errorf("append returned before the sync: %v", err)
 	default:
 	}
-	close(let)
-	if err := <-done; err != nil {
+	free()
+	if err := within(t, "an answer", done); err != nil {
 		t.Fatal(err)
 	}
 	if recs := readAll(t, a.NewReader(0)); len(recs) != 2 {
@@ -370,6 +386,8 @@ func TestHangingSyncAnswersInTime(t *testing.T) {
 	disk := newCrashFS(seeded(t))
 	a := mustOpen(t, worldDir, Options{FS: disk, NoIndex: true, MaxWait: 50 * time.Millisecond})
 	let := make(chan struct{})
+	free := sync.OnceFunc(func() { close(let) })
+	t.Cleanup(free) // before Close, which waits for what is blocked
 	var hang atomic.Bool
 	disk.mu.Lock()
 	disk.block = func(op, name string) {
@@ -392,7 +410,7 @@ func TestHangingSyncAnswersInTime(t *testing.T) {
 		t.Fatalf("writable while a sync hangs: %v", err)
 	}
 	hang.Store(false)
-	close(let)
+	free()
 	d := testDelivery(99)
 	eventually(t, "serving when the sync returned", func() bool { return a.Append(d) == nil })
 	got, err := a.Get(d.ID)

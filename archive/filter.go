@@ -49,6 +49,10 @@ type Filter struct {
 	// source, provider, reason, address, method, path, of every event), ASCII case
 	// ignored. Bodies and headers are not searched.
 	Q string
+	// Text is full text: part of the body as it came, of a header or of the path with its
+	// query, ASCII case ignored. It is searched for in the log itself; see Progress.
+	Text     string
+	BodyOnly bool // Text is searched for in bodies alone: headers hold credentials
 
 	Limit  int    // rows of a page, 1..500; 0 = 50
 	Cursor string // Page.Next of the page before
@@ -91,7 +95,7 @@ func (f *Filter) words() map[string]*string {
 	return map[string]*string{"source": &f.Source, "provider": &f.Provider, "reason": &f.Reason,
 		"event_type": &f.EventType, "type": &f.Type, "event_id": &f.EventID, "order_id": &f.OrderID,
 		"payment_id": &f.PaymentID, "tenant": &f.Tenant, "request_id": &f.RequestID,
-		"idempotency_key": &f.IdempotencyKey, "status": &f.Status, "q": &f.Q}
+		"idempotency_key": &f.IdempotencyKey, "status": &f.Status, "q": &f.Q, "text": &f.Text}
 }
 
 func (f *Filter) known(name string) bool {
@@ -192,6 +196,10 @@ func (f *Filter) hash() uint64 {
 	for _, s := range [...]string{f.Source, f.Provider, f.Verdict, f.Reason, f.Outcome, f.EventType, f.Type, f.EventID,
 		f.OrderID, f.PaymentID, f.Tenant, f.RequestID, f.IdempotencyKey, live, f.Status, f.Q, from, to} {
 		b = appendString(b, s)
+	}
+	if f.Text != "" { // cursors of before stay valid
+		b = appendString(append(b, "text"...), f.Text)
+		b = append(b, strconv.FormatBool(f.BodyOnly)...)
 	}
 	return fnv64(string(b))
 }

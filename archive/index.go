@@ -27,6 +27,7 @@ import (
 //	s <ref8>                          received_at: the way from a delivery to its row
 //	x <field1> <fnv64 of value> <order16>   one per searchable value; empty
 //	o <ref8> <outcome seq8>           an outcome
+//	c <level> <source> 0 <unit8>      deliveries per minute, hour or day: index_counts.go
 //	e <identity16>                    evidence: ref, at, content, delivery id
 //
 // Pebble runs without its own log: a batch (rows and position) is in one memtable, and
@@ -41,10 +42,12 @@ const (
 	keyValue    = 'x'
 	keyOutcome  = 'o'
 	keyEvidence = 'e'
+	keyCount    = 'c'
 )
 
 // indexFormat names the layout above. Another number in the directory: rebuilt.
-const indexFormat = 1
+// 2 has the counts.
+const indexFormat = 2
 
 const (
 	orderSize = 16

@@ -75,6 +75,7 @@ func (w *writer) erase(r ref) error {
 	if err != nil || l == nil {
 		return err
 	}
+	w.tally(&l.e.row, -1)
 	delete(w.young, r)
 	delete(w.old, r)
 	o := makeOrder(l.e.row.ReceivedAt, r)

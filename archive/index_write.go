@@ -130,11 +130,12 @@ type writer struct {
 	cleared [2]uint64          // floors whose range is deleted
 	unsaved bool               // something since the last flush to disk
 	buf     []byte
+	counts  map[countMinute]*tallyRow // rows that come and go with this batch
 }
 
 func (x *index) write() {
 	defer close(x.done)
-	w := &writer{x: x, batch: x.db.NewBatch(), young: map[ref]*live{}, orphans: map[ref][]*Outcome{}}
+	w := &writer{x: x, batch: x.db.NewBatch(), young: map[ref]*live{}, orphans: map[ref][]*Outcome{}, counts: map[countMinute]*tallyRow{}}
 	w.applied = [2]uint64{x.position(0), x.position(1)}
 	if err := w.run(); err != nil {
 		x.fail(err)
@@ -385,6 +386,9 @@ func (w *writer) commit() error {
 			rows = append(rows, TailRow{Row: l.e.public(), kinds: l.e.kinds, items: append([]item(nil), l.e.items...)})
 		}
 	}
+	if err := w.putCounts(); err != nil {
+		return err
+	}
 	for log, seq := range w.applied {
 		if err := w.batch.Set(posKey(log), uintValue(seq), nil); err != nil {
 			return fmt.Errorf("index position of log %d: %w", log, err)
@@ -433,6 +437,7 @@ func (w *writer) put(l *live) error {
 	if l.keys == nil {
 		w.buf = seqKey(w.buf, e.ref)
 		set(w.buf, uintValue(uint64(nanos(e.row.ReceivedAt))))
+		w.tally(&e.row, 1)
 	}
 	for _, k := range keys {
 		if !hasKey(l.keys, k) {

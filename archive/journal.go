@@ -79,6 +79,9 @@ type journalOptions struct {
 	// Later runs a function in the background; false when it will not be run. Nothing
 	// that durability depends on goes there.
 	Later func(func()) bool
+	// Met hears of each damaged place that is read, with the log's name, and says whether it
+	// is news.
+	Met func(log string, e *CorruptError) bool
 	// Begun hears, in the background, of each segment that got its first batch.
 	Begun func(number, first uint64)
 	// Sealed hears that a segment was sealed.

@@ -89,17 +89,17 @@ func TestInFlightIsBounded(t *testing.T) {
 			errs <- a.Append(d)
 		}()
 	}
-	<-entered
+	within(t, "the sync", entered)
 	busy := 0
 	for busy < 90 { // at most 8 of them fit
-		if err := <-errs; !errors.Is(err, ErrBusy) {
+		if err := within(t, "an answer", errs); !errors.Is(err, ErrBusy) {
 			t.Fatalf("append beyond the bound: %v", err)
 		}
 		busy++
 	}
 	close(let)
 	for range 100 - busy {
-		if err := <-errs; err != nil && !errors.Is(err, ErrBusy) {
+		if err := within(t, "an answer", errs); err != nil && !errors.Is(err, ErrBusy) {
 			t.Fatalf("append within the bound: %v", err)
 		}
 	}

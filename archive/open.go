@@ -50,7 +50,8 @@ func Open(dir string, o Options) (*Archive, error) {
 		return nil, err
 	}
 	a := &Archive{dir: dir, o: o, zap: o.Logger, epochs: new(epochTable),
-		later: make(chan func(), 256), quit: make(chan struct{}), blocks: new(blockCache), sealed: make(chan struct{}, 1)}
+		later: make(chan func(), 256), quit: make(chan struct{}), blocks: new(blockCache), sealed: make(chan struct{}, 1),
+		searching: make(chan struct{}, 1), textBudget: textBudget}
 	if o.Keep != nil {
 		a.SetKeep(o.Keep)
 	}
@@ -90,7 +91,7 @@ func (a *Archive) recoverAll() error {
 	if err != nil {
 		return err
 	}
-	a.state, a.findings = state, found
+	a.state, a.damage.start = state, found
 	id := state.uint(keyArchiveID)
 	main := &recovery{kind: logMain, dir: filepath.Join(a.dir, segmentsDir), archive: id, perSegment: perSegment(a.o.SegmentBytes)}
 	if err := a.recoverLog(main); err != nil {
@@ -131,7 +132,7 @@ func (a *Archive) recoverLog(r *recovery) error {
 	}
 	for _, f := range r.findings {
 		f.file = filepath.Base(r.dir) + "/" + f.file
-		a.findings = append(a.findings, f)
+		a.damage.start = append(a.damage.start, f)
 	}
 	return nil
 }
@@ -154,7 +155,7 @@ func (s *State) note(key string) segmentNote {
 func (a *Archive) newJournal(r *recovery, id uint64) *journal {
 	o := journalOptions{FS: a.o.FS, Kind: r.kind, Archive: id, SegmentBytes: a.o.SegmentBytes, MaxInFlight: a.o.MaxInFlight,
 		Now: a.o.Now, Logger: a.zap, Epochs: a.epochs, Later: a.runLater, Begun: a.noteHead(r.kind),
-		Sealed: a.packSoon, Blocks: a.blocks}
+		Sealed: a.packSoon, Blocks: a.blocks, Met: a.damage.met}
 	next := r.lastSeq + 1
 	if r.kind == logQuarantine {
 		o.SegmentBytes = min(o.SegmentBytes, maxQuarantineSegments, max(a.o.Quarantine.Size/quarantineSegments, minSegmentBytes))
@@ -198,7 +199,7 @@ func (a *Archive) noteHead(kind uint8) func(number, first uint64) {
 }
 
 func (a *Archive) logFindings() {
-	for _, f := range a.findings {
+	for _, f := range a.damage.start {
 		if !f.damage {
 			a.zap.Warn("recovery", zap.String("file", f.file), zap.String("finding", f.text))
 			continue
@@ -206,17 +207,6 @@ func (a *Archive) logFindings() {
 		a.zap.Error("archive is damaged", zap.String("file", f.file), zap.String("damage", f.text))
 		a.met.log[0].corrupt.Inc()
 	}
-}
-
-// Damage lists what Open found damaged or missing, one line each.
-func (a *Archive) Damage() []string {
-	var lines []string
-	for _, f := range a.findings {
-		if f.damage {
-			lines = append(lines, f.file+" "+f.text)
-		}
-	}
-	return lines
 }
 
 // start begins the first segments and everything that runs beside.

@@ -15,8 +15,10 @@ import (
 type Page struct {
 	Rows []Row `json:"deliveries"`
 	// Next is the cursor of what follows; "" at the end. A page may hold fewer rows than
-	// asked for, even none, and still have a Next: free text over very many rows.
+	// asked for, even none, and still have a Next: free text over very many rows, full text whose time was up.
 	Next string `json:"next"`
+	// Progress is there where full text was searched.
+	Progress *Progress `json:"progress,omitempty"`
 }
 
 // maxScan bounds the steps of one page (about 1 s of free text); a page that reaches it
@@ -28,6 +30,9 @@ const maxScan = 2_000_000
 func (a *Archive) Query(ctx context.Context, f Filter) (Page, error) {
 	if a.index == nil {
 		return Page{}, ErrIndex
+	}
+	if f.Text != "" {
+		return a.searchText(ctx, f)
 	}
 	return a.index.query(ctx, &f)
 }

@@ -202,8 +202,23 @@ func (r *recovery) readSegment(name string, first uint64) (*segment, error) {
 		}
 		r.damage(name, "its header is lost (%v); its records are read all the same", err)
 		seg.head, err = segmentHeader{log: r.kind, tag: t, first: first}, nil
+		return seg, err
+	}
+	if err == nil {
+		r.halves(name, f)
 	}
 	return seg, err
+}
+
+// halves names a header of which one copy is bad: nothing is lost yet.
+func (r *recovery) halves(name string, f File) {
+	at, err := compareHeaders(f)
+	switch {
+	case err != nil:
+		r.damage(name, "one copy of its header cannot be read (%v); the other one is used", err)
+	case at >= 0:
+		r.damage(name, "the two copies of its header differ at offset %d; the one that is right is used", at)
+	}
 }
 
 // guessTag reads the tag off the first frame, if that verifies; of a packed segment it is

@@ -156,6 +156,21 @@ func parseHeader(b []byte) (segmentHeader, error) {
 // errVersion: written by another version; nothing is damaged and nothing is touched.
 var errVersion = errors.New("its format version is")
 
+// compareHeaders says where the two halves of a header block differ: one bad byte costs
+// nothing, a second one would cost the header, so the first is told. -1: they are equal.
+func compareHeaders(f io.ReaderAt) (int64, error) {
+	b := make([]byte, segmentHead)
+	if _, err := f.ReadAt(b, 0); err != nil {
+		return 0, fmt.Errorf("read header: %w", err)
+	}
+	for i := range headerCopy {
+		if b[i] != b[headerCopy+i] {
+			return int64(i), nil
+		}
+	}
+	return -1, nil
+}
+
 // readHeader reads a segment's header, from its second copy where the first is bad.
 func readHeader(f io.ReaderAt) (segmentHeader, error) {
 	b := make([]byte, segmentHead)

@@ -297,6 +297,13 @@ func (s *State) close() error {
 	if s.file == nil {
 		return nil
 	}
+	// Nothing can be told from a torn write behind the last commit, so that one is empty: a
+	// bit that flips in any other is damage.
+	buf := putChanges(beginFrame(nil), nil)
+	endFrame(buf, 0, s.tag, s.seq+1, s.off, typeState)
+	if err := s.append(buf); err != nil {
+		s.log.Warn("cursors are closed without their last mark", zap.Error(err))
+	}
 	err := s.file.Close()
 	s.file = nil
 	return err

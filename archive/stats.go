@@ -19,7 +19,7 @@ type Stats struct {
 	InFlightBytes   int64     `json:"in_flight_bytes"`
 	DiskFree        uint64    `json:"disk_free_bytes"`
 	Full            bool      `json:"full"`    // the disk is at its reserve
-	Damage          int       `json:"damage"`  // findings of the last start
+	Damage          int       `json:"damage"`  // places known to be damaged: the start's and those met since
 	Failing         string    `json:"failing"` // why nothing can be written; empty when it can
 }
 
@@ -29,7 +29,7 @@ func (a *Archive) Stats() Stats {
 		Bytes: a.log.bytes.Load(), First: a.log.first(), Synced: a.Synced(),
 		QuarantineBytes: a.quarantine.log.bytes.Load(), QuarantineFirst: a.quarantine.log.first(),
 		QuarantineLast: a.quarantine.log.synced.Load(),
-		DiskFree:       a.diskFree.Load(), Full: a.log.full.Load(), Damage: len(a.Damage()),
+		DiskFree:       a.diskFree.Load(), Full: a.log.full.Load(), Damage: a.damage.count(),
 	}
 	for _, k := range a.SampledAway() {
 		s.SampledAway += k.Count

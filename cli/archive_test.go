@@ -2,12 +2,16 @@ package cli
 
 import (
 	"bytes"
+	"encoding/csv"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/parquet-go/parquet-go"
 
 	"penstock/archive"
 )
@@ -99,7 +103,7 @@ func TestArchiveExport(t *testing.T) {
 	if r := export("--to", "2026-05-28T20:26:12Z"); len(r) != 1 {
 		t.Errorf("%d before", len(r))
 	}
-	w.want(exitUsage, "is no RFC 3339 time", "archive", "export", dir, "--from", "yesterday")
+	w.want(exitUsage, "is neither RFC 3339", "archive", "export", dir, "--from", "yesterday")
 }
 
 // TestArchiveDamage: a changed byte is found, named, and exit code 1.
@@ -132,5 +136,73 @@ func TestArchiveDamage(t *testing.T) {
 	w.want(exitFound, "damage:", "archive", "export", dir)
 	if n := strings.Count(w.out.String(), "\n"); n != 2 {
 		t.Errorf("%d of the 2 undamaged deliveries were exported", n)
+	}
+}
+
+// TestArchiveExportRows: rows by filter as CSV and Parquet, beside a gateway that has the
+// directory open and locked.
+func TestArchiveExportRows(t *testing.T) {
+	w := newWorld(t)
+	dir := filepath.Join(t.TempDir(), "archive")
+	a, err := archive.Open(dir, archive.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	const n = 3000 // more than one batch of Parquet
+	for i := range n {
+		d := &archive.Delivery{ReceivedAt: time.Date(2026, 5, 28, 20, 0, i%60, i*1000, time.UTC), Source: "one", Provider: "stripe", Verdict: archive.Accepted,
+			Method: "POST", Target: []byte("/in/one"), Body: []byte("body")}
+		if i < 20 {
+			if err := a.Append(d); err != nil {
+				t.Fatal(err)
+			}
+			minor := int64(-i)
+			if err := a.AppendOutcomes([]archive.Outcome{{Delivery: d.Seq, Items: 1, Kind: archive.Published, At: d.ReceivedAt,
+				Fields: archive.Fields{OrderID: fmt.Sprintf("=order-%d", i%7), AmountMinor: &minor, Currency: "EUR"}}}); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		go func() { _ = a.Append(d) }()
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		s, err := archive.ReadStat(dir)
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("%+v, %v", s, err)
+		}
+		if s.Deliveries == n {
+			break
+		}
+	}
+	if code := w.run(t.Context(), "archive", "export", dir, "--format", "csv", "--order-id", "=order-3", "--quiet"); code != exitOK {
+		t.Fatalf("exit %d: %s", code, w.err.String())
+	}
+	lines, err := csv.NewReader(&w.out).ReadAll()
+	if err != nil || len(lines) != 4 || lines[1][12] != "'=order-3" || lines[1][19] != "-3" || lines[0][19] != "amount_minor" {
+		t.Fatalf("%v, %v", lines, err)
+	}
+	file := filepath.Join(t.TempDir(), "rows.parquet")
+	w.want(exitOK, "", "archive", "export", dir, "--format", "parquet", "--out", file)
+	if !strings.Contains(w.err.String(), "3000 deliveries") {
+		t.Errorf("standard error: %s", w.err.String())
+	}
+	rows, err := parquet.ReadFile[parquetRow](file)
+	if err != nil || len(rows) != n {
+		t.Fatalf("%d rows, %v", len(rows), err)
+	}
+	if r := rows[3]; r.OrderID != "=order-3" || *r.AmountMinor != -3 || r.Outcome != "published" || !r.ReceivedAt.Equal(time.Date(2026, 5, 28, 20, 0, 3, 3000, time.UTC)) || r.Livemode != nil {
+		t.Errorf("%+v", r)
+	}
+	if r := rows[n-1]; r.AmountMinor != nil || r.Outcome != "" || r.Size != 4 {
+		t.Errorf("%+v", r)
+	}
+	w.want(exitUsage, "exists", "archive", "export", dir, "--format", "csv", "--out", file)
+	w.want(exitUsage, "none of ndjson", "archive", "export", dir, "--format", "xml")
+	w.want(exitUsage, "--outcomes goes with", "archive", "export", dir, "--outcomes", "--order-id", "x")
+	w.want(exitUsage, "--outcomes goes with", "archive", "export", dir, "--outcomes", "--format", "csv")
+	w.want(exitOK, "", "archive", "export", dir, "--limit", "5", "--quiet", "--text", "BODY")
+	if got := strings.Count(w.out.String(), "\n"); got != 5 {
+		t.Errorf("%d lines, want 5", got)
 	}
 }

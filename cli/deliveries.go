@@ -160,13 +160,18 @@ func deliveriesCommand() *command {
 func listCommand() *command {
 	return &command{name: "list", short: "list deliveries, newest first", setup: func(a *app, fs *flag.FlagSet) func(context.Context, []string) int {
 		client, query := adminFlags(a, fs), filters(fs)
+		text := fs.String("text", "", "`TEXT` in bodies and headers; give --from too, for the log itself is read")
 		limit := fs.Int("limit", 50, "`NUMBER` of rows; more than 500 are fetched page by page")
 		asJSON := fs.Bool("json", false, "print JSON")
 		return func(ctx context.Context, args []string) int {
 			if len(args) > 0 {
 				return a.usageError("deliveries list", "unexpected argument %q", args[0])
 			}
-			return a.listDeliveries(ctx, client(), query(), *limit, *asJSON)
+			v := query()
+			if *text != "" {
+				v.Set("text", *text)
+			}
+			return a.listDeliveries(ctx, client(), v, *limit, *asJSON)
 		}
 	}}
 }
@@ -190,11 +195,44 @@ type row struct {
 
 const pageLimit = 500
 
+// progress is how far a search of full text has come.
+type progress struct {
+	Scanned int64  `json:"scanned"`
+	Damaged int64  `json:"damaged"`
+	Total   int64  `json:"total"`
+	Left    int64  `json:"left"`
+	Reached string `json:"reached_at"`
+}
+
+func (p *progress) add(page *progress) {
+	if page == nil {
+		return
+	}
+	page.Scanned += p.Scanned
+	page.Damaged += p.Damaged
+	if page.Reached == "" {
+		page.Reached = p.Reached
+	}
+	*p = *page
+}
+
+func (p *progress) text(found int) string {
+	s := fmt.Sprintf("%d found, %d read, %d of %d left", found, p.Scanned, p.Left, p.Total)
+	if p.Reached != "" {
+		s += ", back to " + printable(p.Reached)
+	}
+	if p.Damaged > 0 {
+		s += fmt.Sprintf("; %d are damaged and could not be read", p.Damaged)
+	}
+	return s
+}
+
 func (a *app) listDeliveries(ctx context.Context, c *adminClient, query url.Values, limit int, asJSON bool) int {
 	if limit < 1 {
 		return a.usageError("deliveries list", "--limit is at least 1")
 	}
 	raw, next := []json.RawMessage{}, ""
+	var read progress
 	for len(raw) < limit {
 		query.Set("limit", strconv.Itoa(min(limit-len(raw), pageLimit)))
 		b, err := c.get(ctx, http.MethodGet, "/api/v1/deliveries", query)
@@ -204,12 +242,17 @@ func (a *app) listDeliveries(ctx context.Context, c *adminClient, query url.Valu
 		var page struct {
 			Deliveries []json.RawMessage `json:"deliveries"`
 			Next       string            `json:"next"`
+			Progress   *progress         `json:"progress"`
 		}
 		if err := json.Unmarshal(b, &page); err != nil {
 			return a.fail(exitFound, "%s: is no admin API: %v", c.base, err)
 		}
 		raw = append(raw, page.Deliveries...)
-		if next = page.Next; next == "" || len(page.Deliveries) == 0 {
+		read.add(page.Progress)
+		if read.Total > 0 {
+			fmt.Fprintf(a.Stderr, "%s\n", read.text(len(raw)))
+		}
+		if next = page.Next; next == "" || len(page.Deliveries) == 0 && page.Progress == nil {
 			break
 		}
 		query.Set("cursor", next)

@@ -32,6 +32,15 @@ func newFakeAdmin(t *testing.T) *fakeAdmin {
 			fmt.Fprint(w, `{"title":"Bad Request","detail":"from: \"nonsense\" is no time"}`)
 			return
 		}
+		if r.URL.Query().Has("text") {
+			// The time was up before anything was found; the next page finds it.
+			if r.URL.Query().Get("cursor") == "" {
+				fmt.Fprint(w, `{"deliveries":[],"next":"c1","progress":{"scanned":100,"damaged":1,"total":150,"left":50,"reached_at":"2026-05-28T20:26:41Z"}}`)
+				return
+			}
+			fmt.Fprint(w, `{"deliveries":[{"id":"01C","received_at":"2026-05-28T20:26:40Z","source":"stripe","verdict":"accepted"}],"next":"","progress":{"scanned":50,"damaged":0,"total":150,"left":0,"reached_at":"2026-05-28T20:26:40Z"}}`)
+			return
+		}
 		if r.URL.Query().Get("cursor") == "" {
 			fmt.Fprint(w, `{"deliveries":[{"id":"01A","received_at":"2026-05-28T20:26:41.123Z","source":"stripe","verdict":"accepted","outcome":"published","event_type":"charge.succeeded","type":"payment.captured","order_id":"o-1","amount_minor":9232,"currency":"EUR","remote_ip":"127.0.0.1","new_field":7}],"next":"c1"}`)
 			return
@@ -117,6 +126,17 @@ func TestDeliveriesList(t *testing.T) {
 	var page struct{ Deliveries []map[string]any }
 	if err := json.Unmarshal(w.out.Bytes(), &page); err != nil || len(page.Deliveries) != 2 || page.Deliveries[0]["new_field"] != 7.0 {
 		t.Errorf("--json passes on what the API says: %v %s", err, w.out.String())
+	}
+}
+
+// TestDeliveriesText: a page without a find is not the end, and progress is told.
+func TestDeliveriesText(t *testing.T) {
+	w, f := newWorld(t), newFakeAdmin(t)
+	w.want(exitOK, "01C", "deliveries", "list", "--admin", f.URL, "--token", adminToken, "--text", "needle")
+	for _, want := range []string{"0 found, 100 read, 50 of 150 left, back to 2026-05-28T20:26:41Z", "1 found, 150 read, 0 of 150 left", "1 are damaged"} {
+		if !strings.Contains(w.err.String(), want) {
+			t.Errorf("standard error lacks %q:\n%s", want, w.err.String())
+		}
 	}
 }
 

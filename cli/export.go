@@ -8,52 +8,85 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
+	"net/url"
+	"os"
 	"time"
 
 	"penstock/archive"
 	"penstock/provider"
 )
 
-// exportFlags are what `archive export` takes out.
+// exportFlags are what `archive export` takes out, and how.
 type exportFlags struct {
-	source    string
-	rejected  bool
-	outcomes  bool
-	from, to  string
-	fromT, tT time.Time
+	format             string
+	out                string
+	rejected, outcomes bool
+	limit              int
+	quiet              bool
+	filter             archive.Filter
 }
 
 func exportCommand() *command {
-	return &command{name: "export", args: "DIR", short: "write deliveries as NDJSON, one object a line, oldest first", long: `
-A line is a delivery with its headers in order and its body in base64, exactly as it was
-received; with --outcomes also what became of each event ("kind":"outcome"). Damaged
-records are named on standard error and skipped; the exit code is then 1.`,
+	return &command{name: "export", args: "DIR", short: "take deliveries or their rows out, oldest first", long: `
+ndjson: a line is a delivery with its headers in order and its body in base64, exactly as
+it was received; with --outcomes also what became of each event ("kind":"outcome").
+csv, parquet: a line is the delivery's row, which is what a reconciliation wants: order,
+payment, status, amount in minor units, currency, ids and times. A csv value that a
+spreadsheet would run begins with an apostrophe.
+
+The filters are those of deliveries list. The directory is only read, and not locked: a
+copy will do, and so will that of a running gateway. Fields come from the outcomes, so a
+delivery that has none yet has no order. Damaged records are named on standard error and
+skipped; the exit code is then 1.`,
 		setup: func(a *app, fs *flag.FlagSet) func(context.Context, []string) int {
-			f := &exportFlags{}
-			fs.StringVar(&f.source, "source", "", "only this source's `NAME`")
+			f, query := &exportFlags{}, filters(fs)
+			fs.StringVar(&f.format, "format", "ndjson", "`ndjson`, csv or parquet")
+			fs.StringVar(&f.out, "out", "-", "`FILE` to write; - is standard output")
 			fs.BoolVar(&f.rejected, "rejected", false, "the refused ones, in place of the accepted")
-			fs.BoolVar(&f.outcomes, "outcomes", false, "outcomes too")
-			fs.StringVar(&f.from, "from", "", "received at or after `TIME`, RFC 3339")
-			fs.StringVar(&f.to, "to", "", "received before `TIME`, RFC 3339")
+			fs.BoolVar(&f.outcomes, "outcomes", false, "outcomes too (ndjson, with --source, --from and --to alone)")
+			fs.IntVar(&f.limit, "limit", 0, "`NUMBER` of deliveries; 0 = all")
+			fs.BoolVar(&f.quiet, "quiet", false, "no progress on standard error")
+			text := fs.String("text", "", "`TEXT` in bodies and headers")
 			return func(ctx context.Context, args []string) int {
 				if len(args) != 1 {
 					return a.usageError("archive export", "name one directory")
 				}
-				for _, t := range []struct {
-					text string
-					at   *time.Time
-				}{{f.from, &f.fromT}, {f.to, &f.tT}} {
-					var err error
-					if t.text == "" {
-						continue
-					}
-					if *t.at, err = time.Parse(time.RFC3339, t.text); err != nil {
-						return a.usageError("archive export", "%q is no RFC 3339 time", t.text)
-					}
+				v := query()
+				if *text != "" {
+					v.Set("text", *text)
+				}
+				if err := f.read(v); err != nil {
+					return a.usageError("archive export", "%v", err)
 				}
 				return a.export(ctx, args[0], f)
 			}
 		}}
+}
+
+// read turns the flags into a filter.
+func (f *exportFlags) read(v url.Values) (err error) {
+	if f.format != "ndjson" && f.format != "csv" && f.format != "parquet" {
+		return fmt.Errorf("--format %q is none of ndjson, csv, parquet", f.format)
+	}
+	if f.limit < 0 {
+		return errors.New("--limit is at least 1, or 0 for all")
+	}
+	plain := len(v)
+	for _, name := range []string{"source", "from", "to"} {
+		if v.Has(name) {
+			plain--
+		}
+	}
+	if f.outcomes && (f.format != "ndjson" || plain > 0 || f.limit > 0) {
+		return errors.New("--outcomes goes with --format ndjson and the filters --source, --from and --to alone")
+	}
+	if f.filter, err = archive.ParseFilter(v, time.Now()); err != nil {
+		return err
+	}
+	f.filter.Limit = f.limit
+	f.rejected = f.rejected || f.filter.Verdict == archive.Rejected.String()
+	return nil
 }
 
 // exported is one line.
@@ -88,27 +121,37 @@ type exported struct {
 }
 
 func (a *app) export(ctx context.Context, dir string, f *exportFlags) int {
-	out := bufio.NewWriterSize(a.Stdout, 1<<20)
-	enc := json.NewEncoder(out)
-	enc.SetEscapeHTML(false)
-	damaged := 0
-	err := archive.Walk(dir, f.rejected, func(r archive.Record) error {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		switch {
-		case r.Corrupt != nil:
-			damaged++
-			fmt.Fprintf(a.Stderr, "damage: %v\n", r.Corrupt)
-		case r.Delivery != nil && f.wants(r.Delivery):
-			return enc.Encode(exportDelivery(r.Delivery))
-		case r.Outcome != nil && f.outcomes:
-			return enc.Encode(exportOutcome(r.Outcome))
-		}
-		return nil
-	})
-	if err = errors.Join(err, out.Flush()); err != nil {
+	file, done, err := a.exportFile(f.out)
+	if err != nil {
 		return a.fail(exitUsage, "%v", err)
+	}
+	out := bufio.NewWriterSize(file, 1<<20)
+	damaged := 0
+	e := &archive.Export{Dir: dir, Rejected: f.rejected, Filter: f.filter, Damaged: func(err error) {
+		damaged++
+		fmt.Fprintf(a.Stderr, "damage: %v\n", err)
+	}}
+	n := 0
+	if !f.quiet {
+		e.Progress = a.exportProgress(&n)
+	}
+	switch {
+	case f.outcomes:
+		err = a.exportLog(ctx, e, out)
+	case f.format == "ndjson":
+		enc := json.NewEncoder(out)
+		enc.SetEscapeHTML(false)
+		err = e.Deliveries(ctx, func(d *archive.Delivery) error { n++; return enc.Encode(exportDelivery(d)) })
+	default:
+		w := newRowFile(f.format, out)
+		err = e.Rows(ctx, func(r archive.Row) error { n++; return w.add(&r) })
+		err = errors.Join(err, w.close())
+	}
+	if err = errors.Join(err, out.Flush(), done()); err != nil {
+		return a.fail(exitUsage, "%v", err)
+	}
+	if !f.quiet && !f.outcomes {
+		fmt.Fprintf(a.Stderr, "%d deliveries\n", n)
 	}
 	if damaged > 0 {
 		return exitFound
@@ -116,9 +159,54 @@ func (a *app) export(ctx context.Context, dir string, f *exportFlags) int {
 	return exitOK
 }
 
-func (f *exportFlags) wants(d *archive.Delivery) bool {
-	return (f.source == "" || d.Source == f.source) &&
-		(f.fromT.IsZero() || !d.ReceivedAt.Before(f.fromT)) && (f.tT.IsZero() || d.ReceivedAt.Before(f.tT))
+// exportFile opens what is written to, and gives what ends it.
+func (a *app) exportFile(name string) (io.Writer, func() error, error) {
+	if name == "-" {
+		return a.Stdout, func() error { return nil }, nil
+	}
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, nil, err
+	}
+	return f, f.Close, nil
+}
+
+// exportProgress says once a second how far it is.
+func (a *app) exportProgress(n *int) func(pass string, seq, last uint64) {
+	said := time.Now()
+	return func(pass string, seq, last uint64) {
+		if time.Since(said) < time.Second {
+			return
+		}
+		said = time.Now()
+		of := ""
+		if last >= seq {
+			of = fmt.Sprintf(" of %d", last)
+		}
+		fmt.Fprintf(a.Stderr, "%s: record %d%s, %d deliveries so far\n", pass, seq, of, *n)
+	}
+}
+
+// exportLog writes deliveries and outcomes as they stand in the log.
+func (a *app) exportLog(ctx context.Context, e *archive.Export, out io.Writer) error {
+	enc := json.NewEncoder(out)
+	enc.SetEscapeHTML(false)
+	f := &e.Filter
+	return archive.Walk(e.Dir, e.Rejected, func(r archive.Record) error {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		switch {
+		case r.Corrupt != nil:
+			e.Damaged(r.Corrupt)
+		case r.Delivery != nil && (f.Source == "" || r.Delivery.Source == f.Source) &&
+			(f.From.IsZero() || !r.Delivery.ReceivedAt.Before(f.From)) && (f.To.IsZero() || r.Delivery.ReceivedAt.Before(f.To)):
+			return enc.Encode(exportDelivery(r.Delivery))
+		case r.Outcome != nil:
+			return enc.Encode(exportOutcome(r.Outcome))
+		}
+		return nil
+	})
 }
 
 func exportDelivery(d *archive.Delivery) exported {
