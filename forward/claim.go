@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -8,25 +9,54 @@ import (
 	"penstock/archive"
 )
 
+// keyQueue holds back the events of one Kafka key while earlier ones of them wait.
+type keyQueue struct {
+	hung []*parcel // ask again later, by order; never empty
+	rest []*parcel // wait for the first of hung, in no order
+}
+
 // behindKey queues the event when an earlier one of its key waits.
 func (c *core) behindKey(ev *parcel) bool {
 	if len(c.keys) == 0 || ev.replay != nil {
 		return false
 	}
 	q := c.keys[ev.keyHash]
-	if q == nil || q.first == ev || ev.order < q.first.order {
+	if q == nil || q.hung[0] == ev || ev.order < q.hung[0].order {
 		return false // it may be the very twin that the first one waits for
+	}
+	if i := slices.Index(q.hung, ev); i > 0 {
+		q.hung = slices.Delete(q.hung, i, i+1)
 	}
 	c.bytes -= ev.unload()
 	q.rest = append(q.rest, ev)
-	if ev.holding {
-		// The first of the key may come to want that state, and would wait for one that
-		// waits for it. What waits for its key holds no state.
-		ev.holding, ev.stated = false, false
-		c.p.o.Dedupe.Release([]Claim{ev.stateClaim()})
-		c.wake(ev.state)
-	}
+	c.letGo(ev)
 	return true
+}
+
+// letGo gives back what an event was granted that has to wait for its key. The first of
+// the key may be its twin or come to want its state, and would wait for one that waits
+// for it.
+func (c *core) letGo(ev *parcel) {
+	if ev.claimed && !ev.unasked {
+		ev.claimed = false
+		c.back = append(c.back, ev.claim)
+	}
+	if ev.holding {
+		ev.holding, ev.stated = false, false
+		c.back = append(c.back, ev.stateClaim())
+	}
+}
+
+// giveClaimsBack releases at once what was let go in a batch: it is a question to Redis.
+func (c *core) giveClaimsBack() {
+	if len(c.back) == 0 {
+		return
+	}
+	c.p.o.Dedupe.Release(c.back)
+	for i := range c.back {
+		c.wake(c.back[i].ID)
+	}
+	c.back = c.back[:0]
 }
 
 // question is what an event has asked: places in the claims, -1 for what it has not.
@@ -36,14 +66,15 @@ type question struct {
 }
 
 // question asks for the event, and for the state that it tells. Both at once: a source
-// whose events tell states costs no round more than another.
+// whose events tell states costs no round more than another. What has nothing to ask
+// waits for the answers too: among them may be those of earlier events of its key.
 func (c *core) question(ev *parcel) {
 	q := question{ev, -1, -1}
-	if !ev.claimed {
+	if !ev.unasked && !ev.claimed {
 		q.event = len(c.claims)
 		c.claims = append(c.claims, ev.claim)
 	}
-	if !ev.stateKnown() {
+	if !ev.unasked && !ev.stateKnown() {
 		q.state = len(c.claims)
 		c.claims = append(c.claims, ev.stateClaim())
 	}
@@ -62,15 +93,14 @@ func (ev *parcel) stateClaim() Claim {
 
 // ask claims the collected events and acts on the answers, in order.
 func (c *core) ask() {
-	if len(c.claims) == 0 {
-		return
-	}
 	if cap(c.answers) < len(c.claims) {
 		c.answers = make([]Answer, claimBatch)
 	}
 	out := c.answers[:len(c.claims)]
 	clear(out)
-	c.p.o.Dedupe.Claim(c.askCtx, c.claims, out)
+	if len(c.claims) > 0 {
+		c.p.o.Dedupe.Claim(c.askCtx, c.claims, out)
+	}
 	for i, q := range c.claimed {
 		var state *Answer
 		if q.state >= 0 {
@@ -79,8 +109,7 @@ func (c *core) ask() {
 		switch {
 		case q.event >= 0 && !c.answered(q.ev, &out[q.event]):
 			if state != nil && state.Verdict != claimDuplicate && state.Verdict != claimWait && state.Verdict != claimPark {
-				c.p.o.Dedupe.Release([]Claim{q.ev.stateClaim()})
-				c.wake(q.ev.state)
+				c.back = append(c.back, q.ev.stateClaim())
 			}
 		case state != nil && !c.stateAnswered(q.ev, state):
 		case c.behindKey(q.ev):
@@ -89,6 +118,7 @@ func (c *core) ask() {
 		}
 		c.claimed[i] = question{}
 	}
+	c.giveClaimsBack()
 }
 
 // stateAnswered says whether the event may go on. It may when its state was told before:
@@ -138,7 +168,7 @@ func (c *core) answered(ev *parcel, a *Answer) bool {
 		c.park(ev, a)
 	default:
 		ev.claimed = true
-		if a.Verdict == claimConflict && ev.conflict == "" {
+		if a.Verdict == claimConflict {
 			c.conflict(ev, a)
 		}
 		return true
@@ -148,7 +178,11 @@ func (c *core) answered(ev *parcel, a *Answer) bool {
 
 // conflict marks an event whose id was delivered with other content.
 func (c *core) conflict(ev *parcel, a *Answer) {
-	ev.claim.ID, ev.conflict = a.ID, a.Of
+	ev.claim.ID = a.ID
+	if ev.conflict != "" {
+		return // it was known, and asked again
+	}
+	ev.conflict = a.Of
 	ev.source.conflicts.Inc()
 	c.p.log.Error("same event id with other content", zap.String("source", ev.source.name),
 		zap.String("delivery", ev.delivery), zap.String("first", a.Of))
@@ -157,25 +191,44 @@ func (c *core) conflict(ev *parcel, a *Answer) {
 	}
 }
 
-// hang makes an event the one that its key waits for.
+// hang makes an event one that its key waits for.
 func (c *core) hang(ev *parcel) {
 	c.bytes -= ev.unload()
-	if ev.replay == nil && c.keys[ev.keyHash] == nil {
-		c.keys[ev.keyHash] = &keyQueue{first: ev}
-	}
-}
-
-// freeKey lets the events behind ev go on, if they waited for it. They come before
-// everything that is ready, as they are older.
-func (c *core) freeKey(ev *parcel) {
-	q := c.keys[ev.keyHash]
-	if q == nil || q.first != ev {
+	if ev.replay != nil {
 		return
 	}
-	delete(c.keys, ev.keyHash)
-	if len(q.rest) > 0 {
-		c.ready = append(q.rest, c.ready[c.head:]...)
-		c.head = 0
+	q := c.keys[ev.keyHash]
+	if q == nil {
+		q = &keyQueue{}
+		c.keys[ev.keyHash] = q
+	}
+	if slices.Contains(q.hung, ev) {
+		return
+	}
+	i := len(q.hung)
+	for i > 0 && q.hung[i-1].order > ev.order {
+		i-- // what waits already may be later: this one came out of a gate
+	}
+	q.hung = slices.Insert(q.hung, i, ev)
+}
+
+// freeKey lets the events behind ev go on, if they waited for it; those that are behind
+// another one too come back.
+func (c *core) freeKey(ev *parcel) {
+	q := c.keys[ev.keyHash]
+	if q == nil {
+		return
+	}
+	i := slices.Index(q.hung, ev)
+	if i < 0 {
+		return
+	}
+	if q.hung = slices.Delete(q.hung, i, i+1); len(q.hung) == 0 {
+		delete(c.keys, ev.keyHash)
+	}
+	if i == 0 && len(q.rest) > 0 {
+		c.ready = append(c.ready, q.rest...)
+		q.rest, c.mixed = nil, true
 	}
 }
 

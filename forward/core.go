@@ -3,6 +3,7 @@ package forward
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -21,11 +22,11 @@ type core struct {
 	ctx    context.Context
 	askCtx context.Context // not ended by a stop: a claim that is cut off would count as unknown
 
-	ready  []*parcel // staged, to be claimed, in order
-	head   int       // of ready
-	orders uint64
-	bytes  int64 // of loaded events
-	works  int   // events known and not done
+	ready []*parcel // staged, to be claimed, in order
+	head  int       // of ready
+	mixed bool      // ready is not in order
+	bytes int64     // of loaded events
+	works int       // events known and not done
 
 	window   []*tracker // records read and not done, in order
 	read     uint64     // last seq read
@@ -59,13 +60,8 @@ type core struct {
 	claims    []Claim
 	answers   []Answer
 	claimed   []question
+	back      []Claim // granted and not used, to be released with the batch
 	lastNoise time.Time
-}
-
-// keyQueue holds back the events of one Kafka key while the first of them waits.
-type keyQueue struct {
-	first *parcel
-	rest  []*parcel
 }
 
 func newCore(ctx context.Context, p *Pump) *core {
@@ -75,11 +71,6 @@ func newCore(ctx context.Context, p *Pump) *core {
 		lanes: map[string]*lane{}, inflight: map[string]int{}, bounced: make(chan *lane, 64), sent: map[*Message]*parcel{},
 		committed: make(chan []settled, 1), commits: make(chan commit), ripe: time.NewTimer(linger),
 	}
-}
-
-func (c *core) nextOrder() uint64 {
-	c.orders++
-	return c.orders
 }
 
 // room says whether more bytes may come into memory.
@@ -154,7 +145,13 @@ func (c *core) take(b readBatch) {
 // gate, the rest is asked for.
 func (c *core) stage(ev *parcel) {
 	if ev.order == 0 {
-		ev.order = c.nextOrder()
+		ev.order = place(c.read, maxItem) // a replay comes behind what is read
+		if ev.tr != nil {
+			ev.order = place(ev.tr.mark, ev.ref.item)
+		}
+	}
+	if n := len(c.ready); n > c.head && c.ready[n-1].order > ev.order {
+		c.mixed = true
 	}
 	c.ready = append(c.ready, ev)
 }
@@ -164,6 +161,7 @@ func (c *core) work() {
 	for c.head < len(c.ready) {
 		c.claims, c.claimed = c.claims[:0], c.claimed[:0]
 		for c.head < len(c.ready) && len(c.claims) < claimBatch-1 { // one event may ask twice
+			c.sortReady()
 			ev := c.ready[c.head]
 			c.ready[c.head] = nil
 			c.head++
@@ -176,7 +174,17 @@ func (c *core) work() {
 	c.ready, c.head = c.ready[:0], 0
 }
 
-// admit decides what happens to an event before it is claimed; true: claim it.
+// sortReady puts in order what came from several places at once: out of gates, woken and
+// read. An event taken out of a gate must not come behind a later one of its key.
+func (c *core) sortReady() {
+	if c.mixed {
+		slices.SortStableFunc(c.ready[c.head:], byOrder)
+		c.mixed = false
+	}
+}
+
+// admit decides what happens to an event before it is claimed; true: claim it, or only
+// send it, in its turn, where nothing is to be asked.
 func (c *core) admit(ev *parcel) bool {
 	if ev.missing {
 		g := c.gate(gateKey{gateSource, ev.source.name, -1})
@@ -203,14 +211,7 @@ func (c *core) admit(ev *parcel) bool {
 		c.buried(ev, Ack{Partition: -1, Offset: -1}, false)
 		return false
 	}
-	if c.behindKey(ev) {
-		return false
-	}
-	if ev.unasked || ev.claimed && ev.stateKnown() {
-		c.dispatch(ev)
-		return false
-	}
-	return true
+	return !c.behindKey(ev)
 }
 
 // dispatch sends the event on its lane. Later events of its key may follow it: a lane

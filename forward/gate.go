@@ -265,7 +265,7 @@ func (c *core) drain(g *gate) {
 func (c *core) unfold(first *parcel, g *gate) {
 	delete(c.whole, first.ref.seq)
 	for i := 1; i < first.items; i++ {
-		ev := &parcel{ref: ref{first.ref.seq, i}, redriven: true, order: c.nextOrder(), delivery: first.delivery}
+		ev := &parcel{ref: ref{first.ref.seq, i}, redriven: true, order: place(first.ref.seq, i), delivery: first.delivery}
 		c.redriven[ev] = struct{}{}
 		c.works++
 		if err := c.p.load(ev); err != nil {
@@ -309,7 +309,7 @@ func (c *core) takeFrom(g *gate) *parcel {
 	if !ok || c.p.led.Load().state(r) == stateFinal {
 		return nil
 	}
-	ev := &parcel{ref: r, redriven: true, order: c.nextOrder()}
+	ev := &parcel{ref: r, redriven: true, order: place(r.seq, r.item)}
 	c.redriven[ev] = struct{}{}
 	c.works++
 	return ev

@@ -197,6 +197,9 @@ func (l *ledger) state(r ref) uint8 {
 	if r.seq&archive.QuarantineBit != 0 {
 		return l.quar[r]
 	}
+	if r.seq > l.pos {
+		return stateNone // not seen yet: the ledger rests between two looks at the log
+	}
 	c := l.chunk(r.seq, false)
 	if c == nil {
 		return stateFinal

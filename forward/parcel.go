@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,7 +35,7 @@ type tracker struct {
 // parcel is one event on its way. It is the core's alone, but for msg while it is sent.
 type parcel struct {
 	ref      ref
-	order    uint64 // of its first appearance: what comes back goes to its old place
+	order    uint64 // its place in the log: what comes back goes there, however often it was held
 	tr       *tracker
 	delivery string // id
 	source   *sourceState
@@ -74,6 +75,16 @@ type parcel struct {
 	parkedAt time.Time
 	nextAsk  time.Time
 }
+
+// maxItem: the events of a delivery from this one on share a place, and stay in the
+// order in which they come.
+const maxItem = 1<<12 - 1
+
+// place is where an event stands in the order of all: by its record in the log (of a
+// released delivery the marker), then by its item.
+func place(seq uint64, item int) uint64 { return seq<<12 | uint64(min(item, maxItem)) }
+
+func byOrder(a, b *parcel) int { return cmp.Compare(a.order, b.order) }
 
 // release is what a release marker says.
 type release struct {

@@ -224,3 +224,63 @@ func TestLedger(t *testing.T) {
 		t.Errorf("%d chunks, %d multi for nothing", len(l.chunks), len(l.multi))
 	}
 }
+
+// TestHeldKeepsItsPlace: what was held and is taken up again stands before a later event
+// of its key that waits meanwhile, also when its outcome is still on its way to the disk.
+func TestHeldKeepsItsPlace(t *testing.T) {
+	r := newRig(t, nil)
+	r.k.blocked["webhooks.s"] = "test"
+	held, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	r.fail = func([]archive.Outcome) error {
+		once.Do(func() { close(held) })
+		<-release
+		return nil
+	}
+	r.put("s", body{ID: "e1", Key: "k"})
+	r.put("s", body{ID: "e2", Key: "k"})
+	r.put("s", body{ID: "e2", Key: "k"}) // waits for its twin
+	r.start()
+	<-held // both, and their outcomes hang
+	r.k.set(func() { clear(r.k.blocked) })
+	r.until("taken up again", func() bool {
+		left := make(chan int)
+		r.p.control <- func(c *core) {
+			n := 0
+			for _, g := range c.gates {
+				n += g.list.n + len(g.pend)
+			}
+			go func() { left <- n }()
+		}
+		return <-left == 0
+	})
+	close(release)
+	r.drained()
+	if rs := r.k.all(); len(rs) != 2 {
+		t.Errorf("%d records, want 2", len(rs))
+	}
+	checkOrder(t, r.k.all())
+	r.stop()
+}
+
+// TestLedgerBehind: a ledger that has not read a delivery yet does not call it done; what
+// is taken out of a gate would be dropped for good.
+func TestLedgerBehind(t *testing.T) {
+	l := newLedger(3)
+	l.add(&archive.Record{Seq: 3, Delivery: &archive.Delivery{Seq: 3, Verdict: archive.Accepted}})
+	for seq, done := range map[uint64]bool{2: true, 3: false, 4: false, 9999: false} {
+		if got := l.state(ref{seq, 0}) == stateFinal; got != done {
+			t.Errorf("delivery %d: done %v, want %v", seq, got, done)
+		}
+		if l.closed(seq) != done {
+			t.Errorf("delivery %d: closed %v, want %v", seq, !done, done)
+		}
+	}
+	c := newCore(context.Background(), &Pump{})
+	c.p.led.Store(l)
+	g := &gate{}
+	g.list.push(ref{4, 0})
+	if c.takeFrom(g) == nil {
+		t.Error("a held event that the ledger has not seen is dropped")
+	}
+}

@@ -122,8 +122,7 @@ func (s *fakeSink) Recover(_ context.Context, rebuild func(ItemRef) (*Message, e
 	for it := range s.k.intents {
 		left = append(left, it)
 	}
-	s.k.intents = map[*fakeIntent]bool{}
-	s.k.mu.Unlock()
+	s.k.mu.Unlock() // they stay until Done: recovery may be killed too
 	var out []Ack
 	for _, it := range left {
 		if !it.appended {
@@ -133,6 +132,9 @@ func (s *fakeSink) Recover(_ context.Context, rebuild func(ItemRef) (*Message, e
 		if err != nil {
 			return nil, err
 		}
+		s.mu.Lock()
+		s.open[m] = it
+		s.mu.Unlock()
 		out = append(out, Ack{Message: m, Partition: it.part, Offset: it.off})
 	}
 	return out, nil

@@ -306,3 +306,24 @@ func TestMetrics(t *testing.T) {
 	f("penstock_publish_lag_seconds", 2)
 	r.stop()
 }
+
+// TestCrashInRecovery: a life that ends before it has written what it found in Kafka
+// leaves that to the next.
+func TestCrashInRecovery(t *testing.T) {
+	r := newRig(t, nil)
+	r.fail = func([]archive.Outcome) error { return errors.New("no sync today") }
+	r.put("s", body{ID: "e0", Key: "k"})
+	r.start()
+	r.until("the event in kafka", func() bool { return len(r.k.all()) == 1 })
+	r.crash()
+	r.start() // its recovery cannot write either
+	r.until("end of that life", func() bool { return r.p.Stats().State == "stopped" })
+	r.crash()
+	r.fail = nil
+	r.start()
+	r.drained()
+	if n := len(r.k.all()); n != 1 {
+		t.Errorf("the event is in kafka %d times", n)
+	}
+	r.stop()
+}

@@ -134,6 +134,9 @@ func (p *Pump) readReleased(m *archive.Marker) []*parcel {
 func (l *ledger) closed(seq uint64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if seq > l.pos {
+		return false
+	}
 	c := l.chunk(seq, false)
 	if c == nil {
 		return true

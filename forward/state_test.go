@@ -168,6 +168,7 @@ func TestStateCrash(t *testing.T) {
 	for i := range n {
 		if c := got["e"+strconv.Itoa(i)]; c != 1 {
 			t.Errorf("e%d is in kafka %d times", i, c)
+			r.explain("e" + strconv.Itoa(i))
 		}
 	}
 	canonical, own := told(rs, stateOf)
@@ -269,6 +270,41 @@ func TestStateWaitsForNoWaiter(t *testing.T) {
 	if canonical, own := told(r.k.all(), func(string) string { return "x" }); canonical["x"] != 1 || own["x"] != 1 {
 		t.Errorf("told %v times, repeated %v", canonical, own)
 	}
+	r.stop()
+}
+
+// TestAskedKeepsItsPlace: what waited for its key and has nothing to ask any more stays
+// behind what waited before it and has to ask again.
+func TestAskedKeepsItsPlace(t *testing.T) {
+	r := newRig(t, nil)
+	for _, b := range []body{
+		{ID: "e0", Key: "other", State: "x"}, // takes the state
+		{ID: "e1", Key: "k", State: "x"},     // waits for it, and its key for e1
+		{ID: "e2", Key: "k", State: "y"},     // has to give its state back and asks twice
+		{ID: "e3", Key: "k"},                 // is granted and asks once
+		{ID: "e4", Key: "k", State: "y"},
+		{ID: "e5", Key: "k"},
+	} {
+		r.put("s", b)
+	}
+	r.start() // all of it is one batch
+	r.drained()
+	checkOrder(t, r.k.all())
+	if canonical, own := told(r.k.all(), func(id string) string { return id }); len(canonical) != 4 || len(own) != 2 {
+		t.Errorf("told by %v, repeated by %v, want e1 and e4 as repeats", canonical, own)
+	}
+	r.stop()
+}
+
+// TestTwinWaitsForNoWaiter: a parked event whose twin was granted the claim meanwhile.
+func TestTwinWaitsForNoWaiter(t *testing.T) {
+	p := &parksFirst{}
+	r := newRig(t, nil)
+	r.change = func(o *Options) { p.Deduper = r.d; o.Dedupe = p }
+	p.delivery = r.put("s", body{ID: "e0", Key: "k"}).ID
+	r.put("s", body{ID: "e0", Key: "k"})
+	r.start()
+	r.drained()
 	r.stop()
 }
 
