@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -105,13 +106,18 @@ func (d *disk) fill(leave int64) (free func() error, err error) {
 		return nil, err
 	}
 	defer f.Close()
-	size := int64(st.Bavail)*st.Bsize - leave
-	if size > 0 {
-		err = syscall.Fallocate(int(f.Fd()), 0, 0, size)
-	}
-	if err != nil {
-		_ = os.Remove(name)
-		return nil, fmt.Errorf("fill the disk: %w", err)
+	// Ever smaller pieces: what looks free is partly the file system's own.
+	at, size := int64(0), int64(st.Bavail)*st.Bsize-leave
+	for piece := size; piece >= 4096 && at < size; {
+		switch err := syscall.Fallocate(int(f.Fd()), 0, at, min(piece, size-at)); {
+		case err == nil:
+			at += min(piece, size-at)
+		case errors.Is(err, syscall.ENOSPC):
+			piece /= 2
+		default:
+			_ = os.Remove(name)
+			return nil, fmt.Errorf("fill the disk: %w", err)
+		}
 	}
 	return func() error { return os.Remove(name) }, nil
 }

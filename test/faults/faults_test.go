@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -71,7 +72,7 @@ func env(name string, def uint64) uint64 {
 
 // TestFaults is the harness. PENSTOCK_FAULTS is how long faults are injected (default
 // 20s), PENSTOCK_SEED repeats a run's faults, PENSTOCK_FAULTS_RATE is deliveries per
-// second, PENSTOCK_FAULTS_ONLY takes only the faults whose name contains it.
+// second, PENSTOCK_FAULTS_ONLY is a regular expression of the names of the faults to take.
 func TestFaults(t *testing.T) {
 	required(t)
 	length := 20 * time.Second
@@ -82,6 +83,10 @@ func TestFaults(t *testing.T) {
 		}
 	}
 	seed, rate := env("PENSTOCK_SEED", uint64(time.Now().UnixNano()%1e9)), int(env("PENSTOCK_FAULTS_RATE", 150))
+	only, err := regexp.Compile(os.Getenv("PENSTOCK_FAULTS_ONLY"))
+	if err != nil {
+		t.Fatalf("PENSTOCK_FAULTS_ONLY: %v", err)
+	}
 	r := newRun(t, seed, length, rate)
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -89,7 +94,7 @@ func TestFaults(t *testing.T) {
 		r.load.run(stop, rate)
 	}()
 	time.Sleep(500 * time.Millisecond)
-	ok := r.inject(length, rand.New(rand.NewPCG(seed, 1)), os.Getenv("PENSTOCK_FAULTS_ONLY"))
+	ok := r.inject(length, rand.New(rand.NewPCG(seed, 1)), only)
 	close(stop)
 	<-done
 	if ok {
@@ -118,13 +123,13 @@ func newRun(t *testing.T, seed uint64, length time.Duration, rate int) *run {
 
 // inject deals faults from a shuffled deck until the time is over. One in three comes
 // with a second one of another victim.
-func (r *run) inject(length time.Duration, rng *rand.Rand, only string) bool {
+func (r *run) inject(length time.Duration, rng *rand.Rand, only *regexp.Regexp) bool {
 	var deck []fault
 	for end := time.Now().Add(length); time.Now().Before(end); {
 		if len(deck) < 2 {
 			for _, f := range menu {
 				for range f.often {
-					if strings.Contains(f.name, only) {
+					if only.MatchString(f.name) {
 						deck = append(deck, f)
 					}
 				}
