@@ -19,17 +19,27 @@ import (
 
 const adminToken = "faults-admin-token-0123456789"
 
+var built string // directory of the binary
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if built != "" {
+		_ = os.RemoveAll(built)
+	}
+	os.Exit(code)
+}
+
 // build makes the binary of the tree, or takes the one that PENSTOCK_BINARY names: the
 // sabotaged builds come that way.
 var build = sync.OnceValues(func() (string, error) {
 	if bin := os.Getenv("PENSTOCK_BINARY"); bin != "" {
 		return filepath.Abs(bin)
 	}
-	dir, err := os.MkdirTemp("", "penstock-faults-bin")
-	if err != nil {
+	var err error
+	if built, err = os.MkdirTemp("", "penstock-faults-bin"); err != nil {
 		return "", err
 	}
-	bin := filepath.Join(dir, "penstock")
+	bin := filepath.Join(built, "penstock")
 	cmd := exec.Command("go", "build", "-o", bin, "penstock")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -112,7 +122,7 @@ func (g *gateway) ready() error {
 	select {
 	case err := <-g.ended:
 		g.ended <- err
-		return fatal{fmt.Errorf("the gateway ended by itself: %v", err)}
+		return fatal{errors.New("the gateway ended by itself: " + fmt.Sprint(err))}
 	default:
 	}
 	resp, err := g.client.Get("http://" + g.admin + "/readyz")

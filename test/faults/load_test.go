@@ -20,11 +20,10 @@ type answer struct {
 
 // told is the client's log of one delivery: all requests that carried it.
 type told struct {
-	d       delivery
-	sum     [32]byte // of the body
-	sent    int
-	acked   []string // delivery ids of the 2xx answers
-	refused map[int]int
+	d     delivery
+	sum   [32]byte // of the body
+	sent  int
+	acked []string // delivery ids of the 2xx answers
 }
 
 // entity is one payment, repository or customer, whose changes come one after the other:
@@ -33,7 +32,6 @@ type entity struct {
 	sender int
 	n      int
 	step   int
-	busy   bool
 }
 
 // load sends deliveries at a fixed rate whatever the answers are: open loop. A share of
@@ -144,7 +142,7 @@ func (l *load) entity() *entity {
 
 func (l *load) fresh(e *entity) *told {
 	d := l.senders[e.sender].make(e.n, e.step)
-	t := &told{d: d, sum: sha256.Sum256(d.body), refused: map[int]int{}}
+	t := &told{d: d, sum: sha256.Sum256(d.body)}
 	t.d.e = e
 	if l.log[d.token] != nil {
 		panic("BUG: token made twice: " + d.token)
@@ -168,30 +166,33 @@ func (l *load) send(t *told) {
 	if a.status != 0 {
 		l.slowest = max(l.slowest, took)
 	}
-	switch {
-	case a.status/100 == 2:
-		l.acks++
-		if a.id == "" {
-			l.wrong = append(l.wrong, t.d.token+": 2xx without a Penstock-Delivery-Id")
-		}
-		if t.acked = append(t.acked, a.id); len(t.acked) > 1 {
-			return
-		}
-		if l.recent = append(l.recent, t); len(l.recent) > 400 {
-			l.recent = l.recent[1:]
-		}
-		if e := t.d.e; e.step < steps-1 {
-			e.step++
-			l.idle = append(l.idle, e)
-		}
-	default:
-		t.refused[a.status]++
-		if a.status != 0 && a.status/100 != 5 {
-			l.wrong = append(l.wrong, fmt.Sprintf("%s: well signed and answered %d", t.d.token, a.status))
-		}
-		if len(t.acked) == 0 {
-			l.open = append(l.open, t)
-		}
+	if a.status/100 == 2 {
+		l.taken(t, a)
+		return
+	}
+	if a.status != 0 && a.status/100 != 5 {
+		l.wrong = append(l.wrong, fmt.Sprintf("%s: well signed and answered %d", t.d.token, a.status))
+	}
+	if len(t.acked) == 0 {
+		l.open = append(l.open, t)
+	}
+}
+
+// taken notes a 2xx. The caller holds mu.
+func (l *load) taken(t *told, a answer) {
+	l.acks++
+	if a.id == "" {
+		l.wrong = append(l.wrong, t.d.token+": 2xx without a Penstock-Delivery-Id")
+	}
+	if t.acked = append(t.acked, a.id); len(t.acked) > 1 {
+		return
+	}
+	if l.recent = append(l.recent, t); len(l.recent) > 400 {
+		l.recent = l.recent[1:]
+	}
+	if e := t.d.e; e.step < steps-1 {
+		e.step++
+		l.idle = append(l.idle, e)
 	}
 }
 

@@ -23,12 +23,11 @@ type proxy struct {
 	target string
 	speak  func(px *proxy, client, server net.Conn) // relays until one side ends
 
-	mu     sync.Mutex // protects what follows
-	mode   mode
-	rng    *rand.Rand
-	conns  map[net.Conn]struct{}
-	closed bool
-	hits   int // answers that the mode touched
+	mu    sync.Mutex // protects what follows
+	mode  mode
+	rng   *rand.Rand
+	conns map[net.Conn]struct{}
+	hits  int // answers that the mode touched
 }
 
 // mode is what the proxy does to answers.

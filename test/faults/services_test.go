@@ -2,6 +2,8 @@ package faults
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,17 +44,34 @@ func startServices(t *testing.T) *services {
 		}
 		_ = os.RemoveAll(dir)
 	})
+	ports := map[string]string{}
+	for _, name := range []string{"redis", "kafka", "kafka-controller", "kafka-sasl"} {
+		ports[name] = freePort(t)
+		if err := os.WriteFile(filepath.Join(dir, name+".port"), []byte(ports[name]+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.redis, s.kafka = "127.0.0.1:"+ports["redis"], "127.0.0.1:"+ports["kafka"]
 	if err := s.do("up"); err != nil {
 		t.Fatal(err)
 	}
-	for name, addr := range map[string]*string{"redis": &s.redis, "kafka": &s.kafka} {
-		b, err := os.ReadFile(filepath.Join(dir, name+".port"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		*addr = "127.0.0.1:" + strings.TrimSpace(string(b))
-	}
 	return s
+}
+
+// freePort is a port of no one's, below those that outgoing connections get: a service
+// that was killed must find its own free again. At random, as several runs may start at
+// the same moment.
+func freePort(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		p := strconv.Itoa(20000 + rand.IntN(12000))
+		if ln, err := net.Listen("tcp", "127.0.0.1:"+p); err == nil {
+			ln.Close()
+			return p
+		}
+	}
+	t.Fatal("no free port")
+	return ""
 }
 
 // do runs a command of services.sh on this run's directory.
