@@ -126,8 +126,8 @@ func newRun(t *testing.T, seed uint64, length time.Duration, rate int) *run {
 	return r
 }
 
-// inject deals faults from a shuffled deck until the time is over. One in three comes
-// with a second one of another victim.
+// inject deals faults from a shuffled deck until the time is over. Every other one
+// comes with a second of another victim, if the deck has it.
 func (r *run) inject(length time.Duration, rng *rand.Rand, only *regexp.Regexp) bool {
 	var deck []fault
 	for end := time.Now().Add(length); time.Now().Before(end); {
@@ -142,7 +142,7 @@ func (r *run) inject(length time.Duration, rng *rand.Rand, only *regexp.Regexp) 
 			rng.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] })
 		}
 		fs := deck[:1]
-		if deck[1].victim != deck[0].victim && rng.IntN(3) == 0 {
+		if deck[1].victim != deck[0].victim && rng.IntN(2) == 0 {
 			fs = deck[:2]
 		}
 		deck = deck[len(fs):]
@@ -164,7 +164,7 @@ func (r *run) episode(fs []fault, rng *rand.Rand) error {
 	for i, f := range fs {
 		names[i] = f.name
 		its := rand.New(rand.NewPCG(rng.Uint64(), 5))
-		after := time.Duration(i*rng.IntN(1500)) * time.Millisecond
+		after := time.Duration(i*rng.IntN(1000)) * time.Millisecond
 		wg.Go(func() {
 			time.Sleep(after)
 			errs[i] = f.run(r, its)

@@ -2,7 +2,7 @@
 # Builds that are broken on purpose: the fault harness must find every one of them out, or
 # it proves nothing. Each is a copy of the tree with one line changed.
 #
-#   test/faults/sabotage.sh [NAME...]     all, or those named; SEED, T (how long each, default 40s)
+#   test/faults/sabotage.sh [NAME...]     all, or those named; SEED, T (how long each, default 60s)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 work=$(mktemp -d)
@@ -20,7 +20,7 @@ try() {
 	[ "$(grep -cF -- "$from" "$work/tree/$file")" = 1 ] || { echo "$name: the line to break is not once in $file: $from" >&2; exit 1; }
 	FROM=$from TO=$to perl -pi -e 's/\Q$ENV{FROM}\E/$ENV{TO}/' "$work/tree/$file"
 	(cd "$work/tree" && CGO_ENABLED=0 go build -o "$work/penstock" .)
-	PENSTOCK_BINARY=$work/penstock PENSTOCK_FAULTS=${T:-40s} PENSTOCK_SEED=$seed PENSTOCK_FAULTS_ONLY=$faults \
+	PENSTOCK_BINARY=$work/penstock PENSTOCK_FAULTS=${T:-60s} PENSTOCK_SEED=$seed PENSTOCK_FAULTS_ONLY=$faults \
 		go test -count=1 -timeout 30m -v -run '^TestFaults$' ./test/faults >"$out" 2>&1 && {
 		echo "$name: NOT FOUND OUT (seed $seed)"
 		failed=1
@@ -41,7 +41,7 @@ try no-fdatasync archive/fs_linux.go \
 	'return syscall.Fdatasync(int(fd))' '_ = fd; return nil' 'power cut'
 try outcome-before-ack forward/kafka_send.go \
 	'res := f.fly(ctx)' 'n := pt.next; pt.ack(f.it, group, result{means: acked, base: n}); pt.next = n; res := f.fly(ctx)' \
-	'gateway kill|kafka (SIGSTOP|acks|connections)'
+	'gateway kill -9$|kafka (SIGSTOP|acks late)'
 try cursor-early forward/commit.go \
 	'cur := cursor{Seq: c.read}' 'cur := cursor{Seq: c.read}; return cur' 'gateway kill|kafka (SIGSTOP|acks|connections)'
 try no-intent forward/kafka_send.go \
