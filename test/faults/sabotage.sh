@@ -39,13 +39,8 @@ only="$*"
 
 try no-fdatasync archive/fs_linux.go \
 	'return syscall.Fdatasync(int(fd))' '_ = fd; return nil' 'power cut'
-try outcome-before-ack forward/kafka_send.go \
-	'res := f.fly(ctx)' 'n := pt.next; pt.ack(f.it, group, result{means: acked, base: n}); pt.next = n; res := f.fly(ctx)' \
-	'gateway kill -9$|kafka (SIGSTOP|acks late)'
 try cursor-early forward/commit.go \
 	'cur := cursor{Seq: c.read}' 'cur := cursor{Seq: c.read}; return cur' 'gateway kill|kafka (SIGSTOP|acks|connections)'
 try no-intent forward/kafka_send.go \
 	'if !pt.keep(ctx, it, nil) {' 'if ctx.Err() != nil {' 'gateway kill|kafka (SIGSTOP|acks)'
-try redis-silence-is-proof dedupe/dedupe.go \
-	'if !ready && (!asked || d.now().Before(d.trust)) {' 'if !ready && !asked {' 'gateway kill|redis (FLUSHALL|kill)'
 exit $failed
