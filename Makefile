@@ -4,12 +4,13 @@ BIN     ?= bin
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X penstock/cli.Version=$(VERSION)
 T       ?= 30s
+SEED    ?=
 
 # The linter is built once from the module proxy, outside go.mod, so that its dependencies stay its own.
 GOLANGCI_VERSION := v2.13.2
 GOLANGCI := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
 
-.PHONY: run build test unit check lint race fuzz bench e2e kill services services-down clean
+.PHONY: run build test unit check lint race fuzz bench e2e kill faults faults-sabotage services services-down clean
 
 run: ## everything in one process, nothing to install
 	$(GO) run . dev
@@ -25,6 +26,12 @@ unit: ## the tests that need nothing but Go
 
 e2e: services ## the built binary, real Redis, real Kafka, kcat as the consumer, and the kill test
 	. test/.run/env && PENSTOCK_REQUIRE_REAL=1 $(GO) test -count=1 -timeout 20m ./test/e2e/...
+
+faults: ## breaks everything by SEED for T (default 30s) under load, with a Redis and a Kafka of its own, and checks what was promised
+	PENSTOCK_FAULTS=$(T) PENSTOCK_SEED=$(SEED) $(GO) test -count=1 -timeout 0 -v -run '^TestFaults$$' ./test/faults
+
+faults-sabotage: ## the same on builds that are broken on purpose: each must be found out
+	SEED=$(SEED) test/faults/sabotage.sh
 
 check: lint ## format, vet, linter, tidy go.mod
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }

@@ -62,6 +62,12 @@ type Evidence interface {
 	IndexReady() bool
 }
 
+// indexPatience is how long after a start the index is waited for though Redis says that
+// nobody has an event: it may have been emptied, and the index of a killed process lacks
+// its last seconds (10 s of records, read again in less than one). An index that is
+// rebuilt whole takes longer, and publishing does not stop for that.
+const indexPatience = 30 * time.Second
+
 // Options of a Deduper.
 type Options struct {
 	Node   string        // this node's name in claims; stable over restarts, no ':'
@@ -91,6 +97,7 @@ type Deduper struct {
 	met   *metrics
 	redis *store // nil without Redis
 	now   func() time.Time
+	trust time.Time // from then on Redis's "nobody has it" is enough while the index is not ready
 
 	mu       sync.Mutex // protects flying, recent, ring; never held across I/O
 	flying   map[archive.Identity]flight
@@ -120,6 +127,7 @@ func New(o Options) (*Deduper, error) {
 		o: o, log: o.Logger, met: newMetrics(o.Registerer), now: o.Now,
 		flying: map[archive.Identity]flight{}, recent: map[archive.Identity]flight{},
 	}
+	d.trust = d.now().Add(indexPatience)
 	d.confirms.max = o.MaxConfirms
 	if o.Redis != nil {
 		s, err := newStore(&o, d.met)
@@ -174,6 +182,9 @@ func (d *Deduper) Claim(ctx context.Context, cs []Claim, out []Answer) {
 
 // pass answers the claims in todo and returns those that must be asked once more.
 func (d *Deduper) pass(ctx context.Context, cs []Claim, out []Answer, todo []int) (again []int) {
+	// Before the questions: an index that becomes ready between its "not found" and this
+	// would pass for one that knew.
+	ready := d.o.Local.IndexReady()
 	ask := make([]int, 0, len(todo))
 	for _, i := range todo {
 		if d.askLocal(&cs[i], &out[i]) {
@@ -183,10 +194,10 @@ func (d *Deduper) pass(ctx context.Context, cs []Claim, out []Answer, todo []int
 	}
 	if d.redis == nil {
 		for _, i := range ask {
-			d.conclude(&cs[i], &out[i], reply{state: replyNone})
+			d.conclude(&cs[i], &out[i], reply{state: replyNone}, ready)
 		}
 	} else if len(ask) > 0 {
-		d.askRedis(ctx, cs, out, ask)
+		d.askRedis(ctx, cs, out, ask, ready)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -254,8 +265,9 @@ func ConflictID(id, content archive.Identity) archive.Identity {
 	return archive.Identity(sum[:16])
 }
 
-// conclude turns Redis's reply (or its absence) into the answer.
-func (d *Deduper) conclude(c *Claim, a *Answer, r reply) {
+// conclude turns Redis's reply (or its absence) into the answer. ready: the index was
+// complete when it was asked.
+func (d *Deduper) conclude(c *Claim, a *Answer, r reply, ready bool) {
 	switch r.state {
 	case replyDelivered:
 		if r.delivery != c.Delivery {
@@ -268,9 +280,9 @@ func (d *Deduper) conclude(c *Claim, a *Answer, r reply) {
 		return
 	case replyNone, replyUnknown:
 		asked := d.redis != nil && r.state == replyNone
-		if !asked && !d.o.Local.IndexReady() {
+		if !ready && (!asked || d.now().Before(d.trust)) {
 			d.drop(a.ID)
-			a.Verdict, a.Unknown, a.Reason = Park, true, "the index is being rebuilt"
+			a.Verdict, a.Unknown, a.Reason = Park, !asked, "the index is being rebuilt"
 			return
 		}
 		if r.state == replyUnknown {
@@ -290,14 +302,14 @@ func (d *Deduper) drop(id archive.Identity) {
 	d.mu.Unlock()
 }
 
-func (d *Deduper) askRedis(ctx context.Context, cs []Claim, out []Answer, ask []int) {
+func (d *Deduper) askRedis(ctx context.Context, cs []Claim, out []Answer, ask []int, ready bool) {
 	items := make([]item, len(ask))
 	for n, i := range ask {
 		items[n] = item{id: out[i].ID, delivery: cs[i].Delivery}
 	}
 	replies := d.redis.claim(ctx, items)
 	for n, i := range ask {
-		d.conclude(&cs[i], &out[i], replies[n])
+		d.conclude(&cs[i], &out[i], replies[n], ready)
 	}
 }
 

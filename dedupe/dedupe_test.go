@@ -255,12 +255,38 @@ func TestIndexBeingRebuilt(t *testing.T) {
 	x.building = false
 	x.mu.Unlock()
 	want(t, ask(d, claimOf(1, "a"))[0], Publish, "")
-	// With Redis answering there is no need to wait.
+	// Redis may have been emptied: that it knows nothing is not enough while the index
+	// catches up after a start, and enough when that takes long.
 	x.building = true
 	mr := miniredis.RunT(t)
-	want(t, ask(open(t, Options{Local: x, Redis: redisAt(mr.Addr())}, false), claimOf(1, "a"))[0], Publish, "")
+	now := time.Now()
+	o := Options{Local: x, Redis: redisAt(mr.Addr()), Now: func() time.Time { return now }}
+	d = open(t, o, false)
+	if a := ask(d, claimOf(1, "a"))[0]; a.Verdict != Park || a.Unknown {
+		t.Errorf("answer %+v while the index catches up, want parked", a)
+	}
+	now = now.Add(indexPatience)
+	want(t, ask(d, claimOf(1, "a"))[0], Publish, "")
 	mr.SetError("LOADING")
 	want(t, ask(open(t, Options{Local: x, Redis: redisAt(mr.Addr())}, false), claimOf(2, "a"))[0], Park, "")
+}
+
+// lateIndex becomes ready right after it was asked in vain.
+type lateIndex struct{ *fakeIndex }
+
+func (l lateIndex) Evidence(id archive.Identity) (string, archive.Identity, time.Time, bool) {
+	a, b, c, d := l.fakeIndex.Evidence(id)
+	l.mu.Lock()
+	l.building = false
+	l.mu.Unlock()
+	return a, b, c, d
+}
+
+// TestIndexReadyTooLate: what the index did not find before it was complete proves nothing.
+func TestIndexReadyTooLate(t *testing.T) {
+	x := newIndex()
+	x.building = true
+	want(t, ask(open(t, Options{Local: lateIndex{x}}, false), claimOf(1, "a"))[0], Park, "")
 }
 
 // TestForget: what is confirmed stays known until the index shows it.

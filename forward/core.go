@@ -110,6 +110,7 @@ func (c *core) run(reads <-chan readBatch) {
 		case f := <-c.p.control:
 			f(c)
 		case <-c.p.sink.Changed():
+			c.liftFences()
 			c.retryGates()
 			c.tendGates(c.p.o.Now())
 		case <-tick.C:

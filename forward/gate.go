@@ -322,3 +322,20 @@ func (c *core) comeBack(g *gate, ev *parcel) {
 	c.close(g)
 	g.next = c.p.o.Now().Add(missingRetry)
 }
+
+// liftFences lets partitions flow again that gave messages back, once all of them are
+// behind their gates. What a lane still holds of such a partition is newer, and comes
+// back too as long as the fence is up.
+func (c *core) liftFences() {
+	c.p.sink.Fenced(func(topic string, partition int32) {
+		for _, ev := range c.sent {
+			if ev.topic != topic {
+				continue
+			}
+			if at := c.p.sink.PartitionOf(topic, ev.key); at == partition || at < 0 {
+				return
+			}
+		}
+		c.p.sink.Lift(topic, partition)
+	})
+}

@@ -156,11 +156,38 @@ func TestProducerStuckPartition(t *testing.T) {
 		stuck.Store(false)
 		p.waitAcked(1)
 		eventually(t, "the partition is open", func() bool { is, _ := p.TopicState(topic); return !is })
+		// What it gave back is not yet in order where it came from: newer ones must wait.
+		if err := p.Send(context.Background(), event(topic, 10)); !errors.Is(err, ErrTopicBlocked) {
+			t.Errorf("send past messages that were given back says %v", err)
+		}
+		p.Fenced(p.Lift)
 		p.send(events(topic, 2, 10)...)
 		p.waitAcked(8)
 		b.wantOnce(t, topic, 1, 0, 10)
 		b.wantOnce(t, other, 1, 0, others+400)
 	})
+}
+
+// The partition of a key stays known while a broker that has just started knows no topic.
+func TestPartitionOfIsSteady(t *testing.T) {
+	b := fakeBroker(t)
+	topic := topicName(t)
+	b.create(t, topic, 7)
+	p := b.start(t, newMemState(), nil, nil)
+	p.send(event(topic, 0))
+	p.waitAcked(1)
+	k := kafkaSink{p.producer}
+	key := []byte("some key")
+	want := k.PartitionOf(topic, key)
+	if want < 0 {
+		t.Fatal("the partition of an open topic is not known")
+	}
+	p.layout.mu.Lock()
+	p.layout.topics[topic] = &topicView{name: topic, code: int16(kafka.UnknownTopicOrPartition)}
+	p.layout.mu.Unlock()
+	if got := k.PartitionOf(topic, key); got != want {
+		t.Errorf("partition %d after a restart of the broker, was %d", got, want)
+	}
 }
 
 // Memory is bounded by the bytes in flight: Send waits.

@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"sync/atomic"
@@ -38,6 +39,7 @@ type partition struct {
 	first  time.Time     // when the queue got its first message; zero: it waits for no more
 	room   chan struct{} // closed and made anew when the queue has room; nil: nobody waits
 	reason string        // why it is blocked
+	fenced bool          // it gave messages back: newer ones are refused until Lift
 	since  time.Time     // when the batch in flight was taken; zero: none
 	flying int64         // bytes of it that the budget counts
 
@@ -64,8 +66,8 @@ func newPartition(t *topic, id int32) *partition {
 func (pt *partition) push(m *Message, size int64) (<-chan struct{}, error) {
 	pt.mu.Lock()
 	defer pt.mu.Unlock()
-	if pt.reason != "" {
-		return nil, &BlockedError{Topic: pt.t.name, Partition: pt.id, Reason: pt.reason}
+	if pt.reason != "" || pt.fenced {
+		return nil, &BlockedError{Topic: pt.t.name, Partition: pt.id, Reason: cmp.Or(pt.reason, ReasonPartition)}
 	}
 	// One slow partition must leave room in the budget for the others.
 	if pt.queued > 0 && pt.queued+size > pt.p.budget.max/4 {
@@ -199,11 +201,44 @@ func (pt *partition) giveBack(why *BlockedError) {
 	}
 	bytes := pt.queued + pt.flying
 	pt.queue, pt.queued, pt.flying = nil, 0, 0
+	pt.fenced = pt.fenced || len(acks) > 0
 	pt.makeRoom()
 	pt.mu.Unlock()
 	pt.p.budget.give(bytes)
 	if len(acks) > 0 {
 		pt.p.deliver(acks)
+	}
+}
+
+// Fenced calls f for each partition that would flow again but for what it gave back:
+// until whoever sends has it in order, something newer of the same key could pass it.
+func (p *producer) Fenced(f func(topic string, partition int32)) {
+	for _, pt := range p.partitions() {
+		pt.mu.Lock()
+		up := pt.fenced && pt.reason == ""
+		pt.mu.Unlock()
+		if up {
+			f(pt.t.name, pt.id)
+		}
+	}
+}
+
+// Lift says that everything the partition gave back has arrived, and that nothing newer
+// of it is on its way here.
+func (p *producer) Lift(topic string, partition int32) {
+	p.mu.Lock()
+	t := p.topics[topic]
+	p.mu.Unlock()
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	pt := t.parts[partition]
+	t.mu.Unlock()
+	if pt != nil {
+		pt.mu.Lock()
+		pt.fenced = false
+		pt.mu.Unlock()
 	}
 }
 

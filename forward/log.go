@@ -55,7 +55,19 @@ func (k kafkaSink) Blocked(topic string, partition int32) (bool, string) {
 	return t.reason != "", t.reason
 }
 
+// PartitionOf counts as Send does: by the partitions that the topic had when it was last
+// open. A broker that has just started may know no topic for a moment; were the partition
+// of a waiting event unknown then, it would wait behind another gate than the older ones
+// of its key, and go before them.
 func (k kafkaSink) PartitionOf(topic string, key []byte) int32 {
+	k.mu.Lock()
+	t := k.topics[topic]
+	k.mu.Unlock()
+	if t != nil {
+		if n := t.partitions(); n > 0 {
+			return partitionOf(key, n)
+		}
+	}
 	v := k.layout.topic(topic)
 	if v == nil || len(v.partitions) == 0 {
 		return -1

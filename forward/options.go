@@ -155,6 +155,10 @@ type sink interface {
 	Blocked(topic string, partition int32) (bool, string)
 	// PartitionOf tells the partition of a key; -1 = not known yet.
 	PartitionOf(topic string, key []byte) int32
+	// Fenced names the partitions that take nothing because they gave messages back;
+	// Lift says that these have arrived and that nothing newer is on its way.
+	Fenced(f func(topic string, partition int32))
+	Lift(topic string, partition int32)
 	// Away is true while no broker at all answers.
 	Away() bool
 	// Changed is signalled when a topic or partition was blocked or opened.

@@ -301,6 +301,9 @@ func (s *fakeSink) Blocked(topic string, part int32) (bool, string) {
 	return ok && part < 0, r
 }
 
+func (s *fakeSink) Fenced(func(string, int32)) {}
+func (s *fakeSink) Lift(string, int32)         {}
+
 func (s *fakeSink) PartitionOf(_ string, key []byte) int32 { return s.k.partition(key) }
 
 func (s *fakeSink) Away() bool {

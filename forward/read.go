@@ -195,6 +195,7 @@ func (c *core) followChanges() {
 func (c *core) tend() {
 	now := c.p.o.Now()
 	c.askAgain(now)
+	c.liftFences()
 	c.tendGates(now)
 	held := len(c.redriven)
 	for _, g := range c.gates {
