@@ -308,6 +308,9 @@ func (p *testProducer) pumpAll(topic string, from, to int, pause func(n int)) {
 			}
 			continue
 		}
+		if refused {
+			p.Fenced(p.Lift) // all that was given back is here, and goes again in order
+		}
 		refused = false
 		slices.Sort(todo)
 		n := todo[0]
