@@ -162,7 +162,7 @@ func (p *program) buildIngest(conf *config.Config, reg *prometheus.Registry) err
 	if in.TLS != nil {
 		o.TLS = &ingest.TLS{CertFile: strings.TrimPrefix(in.TLS.Cert, "file:"), KeyFile: strings.TrimPrefix(in.TLS.Key, "file:")}
 	}
-	p.lists = iplist.New(iplist.Options{Dir: filepath.Join(conf.Archive.Dir, "iplists"), Interval: in.IPListRefresh, Fetcher: iplist.NewHTTP(nil),
+	p.lists = iplist.New(iplist.Options{Dir: filepath.Join(conf.Archive.Dir, "iplists"), Interval: in.IPListRefresh, Fetcher: iplist.NewHTTP(fetch.Transport()),
 		Logger: p.log.Named("iplist"), Registerer: reg})
 	if p.ingest, err = ingest.New(o, p.archive); err != nil {
 		return err

@@ -16,6 +16,10 @@ import (
 	"time"
 )
 
+// Transport is the guarded way out for another client of what providers publish: it
+// connects to addresses of the public internet only, and never through a proxy.
+func Transport() http.RoundTripper { return newTransport(Options{}) }
+
 // newTransport never goes through a proxy of the environment: behind one the address that
 // is dialled would not be the one that is checked.
 func newTransport(o Options) *http.Transport {
