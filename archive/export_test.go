@@ -75,9 +75,7 @@ func TestExport(t *testing.T) {
 	defer a.Close()
 	waitFor(t, "the quarantine's sync", func() bool { return a.quarantine.log.placed() == 0 })
 	waitFor(t, "the index", func() bool { return a.IndexLag() == 0 && a.index.position(1) == a.quarantine.log.synced.Load() })
-	// The marks of the committer settle, so that the directory holds still.
-	time.Sleep(20 * time.Millisecond)
-	before := dirState(t, a.dir)
+	before := quietDir(t, a.dir)
 	for _, f := range []Filter{{}, {Source: "stripe"}, {OrderID: "order-7"}, {Outcome: "held"}, {Outcome: Pending},
 		{From: fakeEpoch.Add(100 * time.Second), To: fakeEpoch.Add(900 * time.Second), Outcome: "published", Source: "liqpay"}, {Text: "delivery 7"}, {Limit: 13}} {
 		for _, rejected := range []bool{false, true} {
@@ -129,6 +127,19 @@ func TestExport(t *testing.T) {
 	cancel()
 	e := &Export{Dir: a.dir}
 	_ = e.Rows(ctx, func(Row) error { return nil }) // too few records to notice; must end
+}
+
+// quietDir waits until what goes on behind the appends (marks, footers, packing, counts of
+// what was sampled away) has ended, and gives the state of the directory.
+func quietDir(t *testing.T, dir string) string {
+	state, since := dirState(t, dir), time.Now()
+	waitFor(t, "the directory to hold still", func() bool {
+		if now := dirState(t, dir); now != state {
+			state, since = now, time.Now()
+		}
+		return time.Since(since) > countEvery+countEvery/2
+	})
+	return state
 }
 
 func first(rows []Row) any {

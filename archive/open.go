@@ -265,13 +265,12 @@ func (a *Archive) followLog(ctx context.Context, j *journal, kind int) {
 	defer r.Close()
 	next := r.Next
 	if kind == logQuarantine {
-		// The index tells the logs apart by the delivery; what is none of them is not for it.
+		// The index tells the logs apart by this bit, also where the record is no delivery:
+		// its position follows all of them.
 		next = func(ctx context.Context) (Record, error) {
-			for {
-				if rec, err := r.Next(ctx); err != nil || rec.Delivery != nil {
-					return rec, err
-				}
-			}
+			rec, err := r.Next(ctx)
+			rec.Seq |= QuarantineBit
+			return rec, err
 		}
 	}
 	if err := a.index.follow(ctx, next); err != nil && !errors.Is(err, ErrClosed) && !errors.Is(err, context.Canceled) {
