@@ -18,6 +18,15 @@ const devWindow = "60d"
 
 // writeConfig writes the configuration in force.
 func (d *dev) writeConfig(s *devSecrets) error {
+	b, err := yaml.MarshalWithOptions(d.document(s), yaml.UseLiteralStyleIfMultiline(true))
+	if err != nil {
+		return fmt.Errorf("write %s: %w", devConfig(d.dir), err)
+	}
+	return replaceFile(devConfig(d.dir), append([]byte(devHeader), b...))
+}
+
+// document is the configuration: all providers that have credentials in s.
+func (d *dev) document(s *devSecrets) yaml.MapSlice {
 	var sources []yaml.MapSlice
 	names := make([]string, 0, len(s.Credentials))
 	for name := range s.Credentials {
@@ -38,7 +47,7 @@ func (d *dev) writeConfig(s *devSecrets) error {
 		}
 		sources = append(sources, yaml.MapSlice{{Key: "name", Value: name}, {Key: "provider", Value: name}, {Key: "credentials", Value: creds}})
 	}
-	doc := yaml.MapSlice{
+	return yaml.MapSlice{
 		{Key: "ingest", Value: yaml.MapSlice{{Key: "listen", Value: d.ingest}, {Key: "public_url", Value: baseURL(d.ingest, false)}}},
 		{Key: "admin", Value: yaml.MapSlice{{Key: "listen", Value: d.admin}, {Key: "tokens", Value: []yaml.MapSlice{
 			{{Key: "name", Value: "dev"}, {Key: "role", Value: "operator"}, {Key: "token", Value: s.AdminToken}}}}}},
@@ -50,9 +59,4 @@ func (d *dev) writeConfig(s *devSecrets) error {
 		{Key: "log", Value: yaml.MapSlice{{Key: "level", Value: "warn"}, {Key: "format", Value: "console"}}},
 		{Key: "sources", Value: sources},
 	}
-	b, err := yaml.MarshalWithOptions(doc, yaml.UseLiteralStyleIfMultiline(true))
-	if err != nil {
-		return fmt.Errorf("write %s: %w", devConfig(d.dir), err)
-	}
-	return replaceFile(devConfig(d.dir), append([]byte(devHeader), b...))
 }
