@@ -319,7 +319,7 @@ func TestRealFlushed(t *testing.T) {
 func TestRealRenew(t *testing.T) {
 	s := startRedis(t)
 	// Long enough that a busy machine's renewal (every third of it) comes in time.
-	lease := 1500 * time.Millisecond
+	lease := 4 * time.Second
 	node := func(name string, run bool) *Deduper {
 		return open(t, Options{Node: name, Redis: redisAt(s.addr), Lease: lease, BatchTimeout: lease}, run)
 	}
