@@ -31,6 +31,7 @@ var outside = map[string][]string{
 	"github.com/valyala/fasthttp":        {"ingest", "bench"},
 	"github.com/redis/go-redis/v9":       {"dedupe"},
 	"github.com/segmentio/kafka-go":      {"forward", "bench", "examples"},
+	"github.com/expr-lang/expr":          {"forward"},
 	"github.com/parquet-go/parquet-go":   {"cli"},
 	"github.com/cockroachdb/pebble/v2":   {"archive"},
 	"github.com/alicebob/miniredis/v2":   {"cli"},

@@ -14,6 +14,7 @@ import (
 
 	"penstock/cli"
 	"penstock/config"
+	"penstock/forward"
 	"penstock/ingest"
 	"penstock/iplist"
 	"penstock/provider"
@@ -33,6 +34,8 @@ func (c catalogue) Provider(name string) (config.ProviderInfo, bool) {
 }
 
 func (c catalogue) Names() []string { return c.builtin.Names() }
+
+func (c catalogue) Route(when string) error { return forward.CheckRoute(when) }
 
 func (c catalogue) Inline(node ast.Node) (config.ProviderInfo, error) {
 	d, err := provider.FromNode(node)
@@ -61,15 +64,17 @@ func providerInfo(d *provider.Definition) config.ProviderInfo {
 // epoch is what a delivery must be published by, whatever becomes of its source's
 // configuration: it stands in the archive beside the deliveries, and holds no secret.
 type epoch struct {
-	Source     string        `json:"source"`
-	Provider   string        `json:"provider"`
-	Definition string        `json:"definition"` // YAML
-	Topic      string        `json:"topic"`      // filled in; "" while no sink is configured
-	Window     time.Duration `json:"window_ns"`
-	Group      string        `json:"group,omitempty"`
-	Identity   string        `json:"identity,omitempty"`
-	Mode       string        `json:"mode,omitempty"`
-	Tenants    bool          `json:"tenants,omitempty"`
+	Source     string          `json:"source"`
+	Provider   string          `json:"provider"`
+	Definition string          `json:"definition"` // YAML
+	Topic      string          `json:"topic"`      // filled in; "" while no sink is configured
+	Key        string          `json:"key,omitempty"`
+	Routes     []forward.Route `json:"routes,omitempty"`
+	Window     time.Duration   `json:"window_ns"`
+	Group      string          `json:"group,omitempty"`
+	Identity   string          `json:"identity,omitempty"`
+	Mode       string          `json:"mode,omitempty"`
+	Tenants    bool            `json:"tenants,omitempty"`
 }
 
 func epochOf(s *config.Source, f *config.Forward) ([]byte, error) {
@@ -78,7 +83,27 @@ func epochOf(s *config.Source, f *config.Forward) ([]byte, error) {
 	if f != nil {
 		e.Topic = topicOf(s, f, d.Name)
 	}
+	e.Key, e.Routes = keyOf(s, f), routesOf(s, f)
 	return json.Marshal(e)
+}
+
+// keyOf and routesOf are what stands in force of a source: its own, else everybody's.
+func keyOf(s *config.Source, f *config.Forward) string {
+	if s.Key == "" && f != nil {
+		return f.Kafka.Key
+	}
+	return s.Key
+}
+
+func routesOf(s *config.Source, f *config.Forward) (out []forward.Route) {
+	list := s.Routes
+	if list == nil && f != nil {
+		list = f.Routes
+	}
+	for _, r := range list {
+		out = append(out, forward.Route{Name: r.Name, When: r.When, Topic: r.Topic, Key: r.Key, Drop: r.Drop})
+	}
+	return out
 }
 
 func topicOf(s *config.Source, f *config.Forward, providerName string) string {

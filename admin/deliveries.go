@@ -70,10 +70,11 @@ type detail struct {
 // history is one outcome of one event.
 type history struct {
 	At        time.Time `json:"at"`
-	Event     int       `json:"event"` // which of the delivery's events, from 0
+	Event     int       `json:"event"` // which of the delivery's events, from 0; one that several routes took counts once for each
 	Events    int       `json:"events"`
 	Outcome   string    `json:"outcome"`
 	Reason    string    `json:"reason,omitempty"`
+	Route     string    `json:"route,omitempty"` // of a published one: which route took it, or default
 	Of        string    `json:"of,omitempty"` // the twin of a duplicate
 	Sink      string    `json:"sink,omitempty"`
 	Topic     string    `json:"topic,omitempty"`
@@ -146,9 +147,13 @@ func (d *detail) fill(rec *archive.Delivery, mask bool) {
 }
 
 func toHistory(o *archive.Outcome) history {
-	return history{At: o.At, Event: o.Item, Events: o.Items, Outcome: o.Kind.String(), Reason: o.Reason, Of: o.Of,
+	h := history{At: o.At, Event: o.Item, Events: o.Items, Outcome: o.Kind.String(), Reason: o.Reason, Of: o.Of,
 		Sink: o.Sink, Topic: o.Topic, Partition: o.Partition, Offset: o.Offset, Replay: o.Replay,
 		CEID: o.Fields.CEID, EventID: o.Fields.EventID, Type: o.Fields.Type}
+	if o.Kind == archive.Published {
+		h.Reason, h.Route = "", o.Reason
+	}
+	return h
 }
 
 const maskedValue = "[masked]"

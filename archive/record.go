@@ -90,7 +90,7 @@ type Outcome struct {
 	Items    int    // how many events the delivery has
 	Kind     OutcomeKind
 	At       time.Time
-	Reason   string // why held, dead or filtered
+	Reason   string // why held, dead or filtered; for Published the route that took it
 	Of       string // delivery id of the twin, for Duplicate; for Published of the first that said the same state
 
 	Sink      string // which sink it concerns: "kafka:<cluster id>"

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"penstock/config"
+	"penstock/forward"
 	"penstock/provider"
 )
 
@@ -30,6 +31,8 @@ func (r realCatalogue) Provider(name string) (config.ProviderInfo, bool) {
 }
 
 func (r realCatalogue) Names() []string { return r.c.Names() }
+
+func (r realCatalogue) Route(when string) error { return forward.CheckRoute(when) }
 
 func (r realCatalogue) Inline(n ast.Node) (config.ProviderInfo, error) {
 	d, err := provider.FromNode(n)

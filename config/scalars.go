@@ -150,13 +150,27 @@ func (d *decoder) rules(n ast.Node, path string, v reflect.Value, f reflect.Stru
 	}
 	if check := f.Tag.Get("check"); check == "pem" {
 		d.pem(n, path, v)
+	} else if check == "when" {
+		d.raw[path] = n // a later pass reads it: the catalogue knows what it may say
 	} else if check != "" {
 		if cure, err := checks[check](v.String()); err != nil {
-			d.fail(placeOf(n), path, err.Error(), cure)
+			d.failWithin(n, path, v.String(), err, cure)
 		}
 	} else if v.String() == "" {
 		d.fail(placeOf(n), path, "is empty", "give a value, or remove the key")
 	}
+}
+
+// failWithin reports a mistake in a scalar, at its very place where that is known.
+func (d *decoder) failWithin(n ast.Node, path, text string, err error, cure string) {
+	at := placeOf(n)
+	var in insideError
+	if errors.As(err, &in) {
+		if p, ok := within(n, text, 1, in.at+1); ok {
+			at = p
+		}
+	}
+	d.fail(at, path, err.Error(), cure)
 }
 
 func shown(v reflect.Value) string {

@@ -68,7 +68,7 @@ func (c *core) published(ev *parcel, a *Ack) {
 	ev.arrived(true)
 	o := c.outcome(ev, archive.Published)
 	o.Topic, o.Partition, o.Offset = ev.topic, a.Partition, a.Offset
-	o.Of = ev.repeats
+	o.Of, o.Reason = ev.repeats, ev.to.word
 	if ev.replay == nil {
 		o.Identity, o.Content = ev.claim.ID, ev.claim.Content
 		if ev.repeats == "" {
@@ -194,7 +194,7 @@ func (c *core) count(s *settled) {
 	switch s.o.Kind {
 	case archive.Published:
 		ev.source.published.Inc()
-		if ev.replay != nil || ev.again {
+		if ev.replay != nil || ev.again || ev.to.also { // an event counts once, however many routes take it
 			return
 		}
 		m.lag.Observe(max(s.o.At.Sub(ev.received).Seconds(), 0))

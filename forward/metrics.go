@@ -15,6 +15,7 @@ type metrics struct {
 	held        *prometheus.CounterVec
 	lag         prometheus.Histogram
 	providerLag prometheus.Histogram
+	routeErrors *prometheus.CounterVec
 	remade      prometheus.Counter
 	parked      prometheus.Gauge
 	heldNow     prometheus.Gauge
@@ -40,7 +41,9 @@ func newMetrics(r prometheus.Registerer, p *Pump) *metrics {
 		events:     vec("penstock_events_total", "Published events by type.", "source", "type"),
 		failures:   vec("penstock_failures_total", "Published events that say why something failed.", "source", "reason"),
 		dead:       vec("penstock_dead_letters_total", "Events that could not be published.", "reason"),
-		held:       vec("penstock_held_total", "Times that an event was held.", "reason"),
+		routeErrors: vec("penstock_route_errors_total", "Events that a route's expression could not be evaluated for; the route does not take them.",
+			"source", "route"),
+		held: vec("penstock_held_total", "Times that an event was held.", "reason"),
 		lag: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "penstock_publish_lag_seconds",
 			Help: "From receipt of a delivery to the ack of its event.", Buckets: prometheus.ExponentialBuckets(0.001, 2.5, 16)}),
 		providerLag: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "penstock_provider_lag_seconds",

@@ -433,22 +433,17 @@ func topicFor(template string, d *archive.Delivery, info *SourceInfo, e *provide
 	if !strings.Contains(template, "{") {
 		return template
 	}
-	family, typ, tenant := "other", "", d.Tenant
-	if e != nil {
-		if info.Tenants {
-			tenant = e.Tenant
-		}
-		if f, _ := familyOf(e.Canonical); f != "" {
-			family = f
-		}
-		typ = typeOf(info, e)
+	tenant := d.Tenant
+	if info.Tenants {
+		tenant = e.Tenant
 	}
+	family, typ := routeNames(info, e)
 	return strings.NewReplacer("{provider}", info.Provider, "{source}", d.Source, "{tenant}", topicWord(tenant),
-		"{family}", family, "{type}", typ).Replace(template)
+		"{family}", family, "{type}", topicWord(typ)).Replace(template)
 }
 
-// topicWord is a merchant's name with what no topic's name may hold written as a hyphen; one
-// without a merchant is "none".
+// topicWord is a merchant's name or a type with what no topic's name may hold written as a
+// hyphen; an empty one is "none".
 func topicWord(s string) string {
 	if s == "" {
 		return "none"

@@ -88,6 +88,8 @@ type SourceInfo struct {
 	Secrets    provider.Credentials // what sealed deliveries are opened with; of today's configuration
 	PublicURL  string               // origin that the provider calls, for schemes and identities that want it
 	Topic      string               // template; "" = Options.Topic
+	Key        string               // template of the Kafka key; "" = the entity
+	Routes     *Routes              // looked at before Topic; nil = none
 	Window     time.Duration        // dedupe window; 0 = Options.Window
 	Group      string               // dedupe group; "" = the source by itself
 	Tenants    bool                 // many merchants behind it, each with ids of its own
@@ -115,7 +117,7 @@ type Options struct {
 	// after Reload and every half minute.
 	Source func(epoch, near uint64) (*SourceInfo, error)
 
-	Topic           string        // template with {provider} and {source}; default webhooks.{provider}
+	Topic           string        // template; default webhooks.{provider}
 	DeadLetterTopic string        // "": dead letters are outcomes only
 	Start           Start         // default oldest
 	Window          time.Duration // dedupe window where a source has none; default 8 days

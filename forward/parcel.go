@@ -35,7 +35,9 @@ type tracker struct {
 // parcel is one event on its way. It is the core's alone, but for msg while it is sent.
 type parcel struct {
 	ref      ref
-	order    uint64 // its place in the log: what comes back goes there, however often it was held
+	event    int         // which of the delivery's events; several routes may take one
+	to       destination // where it goes
+	order    uint64      // its place in the log: what comes back goes there, however often it was held
 	tr       *tracker
 	delivery string // id
 	source   *sourceState
@@ -154,10 +156,11 @@ func (p *Pump) read(d *archive.Delivery, rel *release) []*parcel {
 		ev.filtered = reasonNoEvent
 		return []*parcel{ev}
 	}
-	out := make([]*parcel, len(evs))
-	for i := range evs {
-		out[i] = p.build(d, info, &evs[i], i, rel)
-		out[i].items = len(evs)
+	ways := p.placements(info, d, evs)
+	out := make([]*parcel, len(ways))
+	for i := range ways {
+		out[i] = p.build(d, info, &evs[ways[i].event], i, &ways[i], rel)
+		out[i].items = len(ways)
 	}
 	return out
 }
@@ -168,15 +171,25 @@ func (p *Pump) plain(d *archive.Delivery, rel *release) *parcel {
 }
 
 // build makes the event with its claim and its message.
-func (p *Pump) build(d *archive.Delivery, info *SourceInfo, e *provider.Event, i int, rel *release) *parcel {
+func (p *Pump) build(d *archive.Delivery, info *SourceInfo, e *provider.Event, i int, way *placement, rel *release) *parcel {
 	group := info.Group
 	if group == "" {
 		group = d.Source
 	} else {
 		group = "group:" + group
 	}
-	ev := &parcel{ref: ref{d.Seq, i}, delivery: d.ID, source: p.source(d.Source), received: d.ReceivedAt,
+	ev := &parcel{ref: ref{d.Seq, i}, event: way.event, to: way.to, delivery: d.ID, source: p.source(d.Source), received: d.ReceivedAt,
 		occurred: e.OccurredAt, released: rel, failure: e.FailureReason}
+	typ := typeOf(info, e)
+	ev.fields = fieldsOf(d, e, typ)
+	if way.to.dropped {
+		ev.filtered, ev.unasked = reasonDropped+way.to.word, true
+		return ev
+	}
+	sink := p.sinkName
+	if way.to.mark != "" { // what one topic has says nothing of another
+		sink += "\x00" + way.to.mark
+	}
 	window := info.Window
 	if window <= 0 {
 		window = p.o.Window
@@ -185,28 +198,26 @@ func (p *Pump) build(d *archive.Delivery, info *SourceInfo, e *provider.Event, i
 		window = 0 // the whole archive
 	}
 	if e.State != "" {
-		ev.state = identity(p.sinkName, group, statePrefix+e.State)
+		ev.state = identity(sink, group, statePrefix+e.State)
 	}
-	ev.claim = Claim{ID: identity(p.sinkName, group, e.CEID), Content: archive.Identity(e.Content),
+	ev.claim = Claim{ID: identity(sink, group, e.CEID), Content: archive.Identity(e.Content),
 		Rerendered: e.Rerendered, Delivery: d.ID, Item: i, Window: window}
-	typ := typeOf(info, e)
-	ev.fields = fieldsOf(d, e, typ)
 	p.message(ev, d, info, e, "")
 	return ev
 }
 
 // message renders the event; conflict and replay change its headers.
 func (p *Pump) message(ev *parcel, d *archive.Delivery, info *SourceInfo, e *provider.Event, replay string) {
-	template := info.Topic
-	if template == "" {
-		template = p.o.Topic
-	}
 	x := rendering{d: d, info: info, e: e, typ: typeOf(info, e), replay: replay, conflict: ev.conflict, repeats: ev.repeats,
 		verified: d.VerifiedBy}
 	if ev.released != nil {
 		x.verified = ev.released.VerifiedBy
 	}
-	topic := topicFor(template, d, info, e)
+	if !legalTopic(ev.to.topic) {
+		p.log.Warn("event becomes a dead letter: no topic can have this name", zap.String("source", d.Source), zap.String("delivery", d.ID), zap.String("topic", ev.to.topic))
+		p.deadLetter(ev, d, info, e, reasonTopic)
+		return
+	}
 	if ev.big || len(e.Payload) > p.o.MaxEventSize {
 		if p.o.AdminURL == "" {
 			p.deadLetter(ev, d, info, e, reasonTooLarge)
@@ -214,7 +225,10 @@ func (p *Pump) message(ev *parcel, d *archive.Delivery, info *SourceInfo, e *pro
 		}
 		x.ref = p.reference(d)
 	}
-	m := x.render(topic)
+	m := x.render(ev.to.topic)
+	if ev.to.key != "" {
+		m.Key = []byte(ev.to.key)
+	}
 	p.attach(ev, &m)
 }
 
@@ -294,7 +308,7 @@ func (p *Pump) rerender(ev *parcel, d *archive.Delivery) error {
 		return nil
 	}
 	evs, err := readEvents(info, d)
-	if err != nil || ev.ref.item >= len(evs) {
+	if err != nil || ev.event >= len(evs) {
 		p.deadLetter(ev, d, info, nil, reasonUnreadable)
 		return nil
 	}
@@ -302,7 +316,7 @@ func (p *Pump) rerender(ev *parcel, d *archive.Delivery) error {
 	if ev.replay != nil {
 		job = ev.replay.ID
 	}
-	e := &evs[ev.ref.item]
+	e := &evs[ev.event]
 	if ev.repeats != "" {
 		e = asRepeat(e)
 		ev.fields, ev.failure = fieldsOf(d, e, typeOf(info, e)), ""

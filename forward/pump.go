@@ -49,6 +49,8 @@ type Pump struct {
 	infos   map[uint64]infoEntry
 	sources map[string]*sourceState
 
+	routeTold sync.Map // routes whose failure was logged
+
 	stateMu sync.Mutex // protects what follows
 	state   string     // what Stats says: starting, waiting for kafka, live, stopped
 	paused  map[string]bool

@@ -1,0 +1,316 @@
+package forward
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/expr-lang/expr"
+	"github.com/expr-lang/expr/ast"
+	"github.com/expr-lang/expr/file"
+	"github.com/expr-lang/expr/parser"
+	"github.com/expr-lang/expr/vm"
+	"go.uber.org/zap"
+
+	"penstock/archive"
+	"penstock/provider"
+)
+
+// Route sends the events that its expression is true of to a topic of its own, or drops
+// them. It is what an epoch document holds of it.
+type Route struct {
+	Name  string `json:"name,omitempty"` // in outcomes, metrics and logs
+	When  string `json:"when"`
+	Topic string `json:"topic,omitempty"` // template
+	Key   string `json:"key,omitempty"`   // template; "" = as without a route
+	Drop  bool   `json:"drop,omitempty"`
+}
+
+// Routes are compiled routes, in order. They are immutable.
+type Routes struct{ list []compiledRoute }
+
+type compiledRoute struct {
+	Route
+	when *vm.Program
+}
+
+// maxWhen bounds an expression: what no person reads is no routing rule, and its time is
+// bounded by its length.
+const maxWhen = 1000
+
+// CompileRoutes compiles the routes of a source; a route without a name is called by its
+// number, from 1.
+func CompileRoutes(rs []Route) (*Routes, error) {
+	if len(rs) == 0 {
+		return nil, nil
+	}
+	out := &Routes{}
+	for i, r := range rs {
+		if r.Name == "" {
+			r.Name = strconv.Itoa(i + 1)
+		}
+		when, err := compileWhen(r.When)
+		if err != nil {
+			return nil, fmt.Errorf("route %s: %w", r.Name, err)
+		}
+		out.list = append(out.list, compiledRoute{r, when})
+	}
+	return out, nil
+}
+
+// CheckRoute says what is wrong with an expression; the message begins with its place in
+// the expression, "line:column: ".
+func CheckRoute(when string) error {
+	_, err := compileWhen(when)
+	return err
+}
+
+// routeEnv is what an expression sees of an event: the names of docs/schema, those of the
+// family's block beside the others. What is not known is empty, 0 or false.
+type routeEnv struct {
+	Provider       string       `expr:"provider"`
+	Source         string       `expr:"source"`
+	Tenant         string       `expr:"tenant"`
+	Type           string       `expr:"type"`
+	Family         string       `expr:"family"`
+	ProviderType   string       `expr:"provider_type"`
+	Livemode       bool         `expr:"livemode"` // false only where it is known to be a test
+	ID             string       `expr:"id"`
+	OrderID        string       `expr:"order_id"`
+	PaymentID      string       `expr:"payment_id"`
+	Subject        string       `expr:"subject"`
+	Status         string       `expr:"status"`
+	ProviderStatus string       `expr:"provider_status"`
+	Amount         routeMoney   `expr:"amount"`
+	CardMask       string       `expr:"card_mask"`
+	Failure        routeFailure `expr:"failure"`
+	NeedsFetch     bool         `expr:"needs_fetch"`
+}
+
+type routeMoney struct {
+	Minor    int    `expr:"minor"`
+	Currency string `expr:"currency"`
+	Exponent int    `expr:"exponent"`
+}
+
+type routeFailure struct {
+	Reason       string `expr:"reason"`
+	ProviderCode string `expr:"provider_code"`
+}
+
+func routeEnvOf(info *SourceInfo, d *archive.Delivery, e *provider.Event) routeEnv {
+	env := routeEnv{Provider: info.Provider, Source: d.Source, Tenant: tenantOf(d, e), Type: typeOf(info, e), Family: "other",
+		ProviderType: e.Type, Livemode: e.Livemode == nil || *e.Livemode, ID: e.ObjectID, OrderID: e.OrderID, PaymentID: e.PaymentID,
+		Subject: e.Subject, ProviderStatus: e.Status, CardMask: e.CardMask, Failure: routeFailure{e.FailureReason, e.FailureCode},
+		NeedsFetch: e.NeedsFetch}
+	if family, status := familyOf(e.Canonical); family != "" {
+		env.Family, env.Status = family, status
+		if family == "payment" && env.ID == "" {
+			env.ID = e.PaymentID
+		}
+	}
+	env.Amount.Currency = e.Currency
+	if m := e.Amount; m != nil {
+		env.Amount = routeMoney{int(m.Minor), m.Currency, m.Exponent}
+	}
+	return env
+}
+
+// routeWords are the functions that an expression may call. None takes longer than its
+// arguments are long, and none makes something larger than they are.
+var routeWords = [...]string{"lower", "upper", "trim", "len"}
+
+func compileWhen(when string) (*vm.Program, error) {
+	if n := len(when); n > maxWhen {
+		return nil, fmt.Errorf("1:1: has %d bytes; an expression has at most %d", n, maxWhen)
+	}
+	opts := []expr.Option{expr.Env(routeEnv{}), expr.AsBool(), expr.DisableAllBuiltins()}
+	for _, w := range routeWords {
+		opts = append(opts, expr.EnableBuiltin(w))
+	}
+	// Looked at before it is compiled: folding constants would build what is refused here.
+	if tree, err := parser.Parse(when); err == nil {
+		b := bounded{}
+		ast.Walk(&tree.Node, &b)
+		if b.err != nil {
+			return nil, placed(b.err.Bind(tree.Source))
+		}
+	}
+	prog, err := expr.Compile(when, opts...)
+	if err != nil {
+		return nil, placed(err)
+	}
+	return prog, nil
+}
+
+// bounded refuses what can run long or grow: loops, ranges, and patterns made at run time.
+type bounded struct{ err *file.Error }
+
+// Visit looks at one node; children come before their parents.
+func (b *bounded) Visit(n *ast.Node) {
+	say := ""
+	switch n := (*n).(type) {
+	case *ast.BuiltinNode:
+		if !slices.Contains(routeWords[:], n.Name) {
+			say = "there is no function " + n.Name + " here; there are " + strings.Join(routeWords[:], ", ")
+		}
+	case *ast.BinaryNode:
+		_, constant := n.Right.(*ast.StringNode)
+		switch {
+		case n.Operator == "..":
+			say = "ranges (..) are not used here; compare with < and >"
+		case n.Operator == "matches" && !constant:
+			say = "a pattern of matches must stand here in quotes"
+		}
+	}
+	if say != "" && b.err == nil {
+		b.err = &file.Error{Location: (*n).Location(), Message: say}
+	}
+}
+
+// placed puts an error of the expression's compiler as "line:column: message".
+func placed(err error) error {
+	var fe *file.Error
+	if !errors.As(err, &fe) {
+		return fmt.Errorf("1:1: %w", err)
+	}
+	return fmt.Errorf("%d:%d: %s", max(fe.Line, 1), fe.Column+1, fe.Message)
+}
+
+// destination is where one event goes by one route.
+type destination struct {
+	topic   string
+	key     string // "" = the event's own
+	mark    string // tells the identities of routes apart; "" = the default's
+	word    string // the route's name for the outcome; "" where no routes are configured
+	also    bool   // another route took the event before
+	dropped bool
+}
+
+const (
+	wordDefault = "default"
+	// reasonDropped is followed by the route's name.
+	reasonDropped = "dropped by route "
+	// reasonTopic: a template made a name that no topic can have.
+	reasonTopic = "bad_topic"
+)
+
+// destinations says where an event goes: to the topic of every route that takes it, once
+// to each topic, in the order of the routes and no further than one that drops; to the
+// default where none took it. It depends on the event and its epoch alone, so that every
+// later look comes to the same.
+func (p *Pump) destinations(info *SourceInfo, d *archive.Delivery, e *provider.Event) []destination {
+	template := info.Topic
+	if template == "" {
+		template = p.o.Topic
+	}
+	base := destination{topic: topicFor(template, d, info, e), key: keyFor(info.Key, d, info, e)}
+	if info.Routes == nil {
+		return []destination{base}
+	}
+	base.word = wordDefault
+	var out []destination
+	env := routeEnvOf(info, d, e)
+	for i := range info.Routes.list {
+		r := &info.Routes.list[i]
+		takes, err := runRoute(r, env)
+		if err != nil {
+			p.routeFailed(info, r, err)
+			continue
+		}
+		if !takes {
+			continue
+		}
+		if r.Drop {
+			if len(out) == 0 {
+				return []destination{{word: r.Name, dropped: true}}
+			}
+			return out
+		}
+		to := destination{topic: topicFor(r.Topic, d, info, e), key: base.key, word: r.Name, also: len(out) > 0}
+		if r.Key != "" {
+			to.key = keyFor(r.Key, d, info, e)
+		}
+		if to.topic != base.topic {
+			to.mark = to.topic
+			if info.Group != "" { // the same route for every source of the group
+				to.mark = topicFor(strings.ReplaceAll(r.Topic, "{source}", info.Group), d, info, e)
+			}
+		}
+		if !goesTo(out, to.topic) {
+			out = append(out, to)
+		}
+	}
+	if len(out) == 0 {
+		return []destination{base}
+	}
+	return out
+}
+
+func runRoute(r *compiledRoute, env routeEnv) (bool, error) {
+	out, err := expr.Run(r.when, env)
+	takes, _ := out.(bool)
+	return takes, err
+}
+
+func goesTo(out []destination, topic string) bool {
+	for i := range out {
+		if out[i].topic == topic {
+			return true
+		}
+	}
+	return false
+}
+
+// routeFailed counts an expression that could not be evaluated, and says so the first
+// time: the route does not take the event.
+func (p *Pump) routeFailed(info *SourceInfo, r *compiledRoute, err error) {
+	p.met.routeErrors.WithLabelValues(info.Name, r.Name).Inc()
+	if _, told := p.routeTold.LoadOrStore(info.Name+"\x00"+r.Name+"\x00"+r.When, true); !told {
+		p.log.Error("a route's expression fails and does not take the event; said once, counted in penstock_route_errors_total",
+			zap.String("source", info.Name), zap.String("route", r.Name), zap.Error(placed(err)))
+	}
+}
+
+// placement is one event on one of its ways: what has an outcome of its own.
+type placement struct {
+	event int
+	to    destination
+}
+
+// placements lists where the events of a delivery go; the place in the list is the item of
+// the outcome.
+func (p *Pump) placements(info *SourceInfo, d *archive.Delivery, evs []provider.Event) []placement {
+	out := make([]placement, 0, len(evs))
+	for i := range evs {
+		for _, to := range p.destinations(info, d, &evs[i]) {
+			out = append(out, placement{i, to})
+		}
+	}
+	return out
+}
+
+// keyFor fills the template of a key; "" where it comes to nothing.
+func keyFor(template string, d *archive.Delivery, info *SourceInfo, e *provider.Event) string {
+	if template == "" {
+		return ""
+	}
+	family, typ := routeNames(info, e)
+	return strings.NewReplacer("{provider}", info.Provider, "{source}", d.Source, "{tenant}", tenantOf(d, e), "{family}", family, "{type}", typ,
+		"{entity}", eventKey(e)).Replace(template)
+}
+
+func routeNames(info *SourceInfo, e *provider.Event) (family, typ string) {
+	family = "other"
+	if f, _ := familyOf(e.Canonical); f != "" {
+		family = f
+	}
+	return family, typeOf(info, e)
+}
+
+var topicShape = regexp.MustCompile(`^[A-Za-z0-9._-]{1,249}$`)
+
+func legalTopic(s string) bool { return topicShape.MatchString(s) && s != "." && s != ".." }
