@@ -67,6 +67,28 @@ func TestRouteMistakes(t *testing.T) {
 	}
 }
 
+func TestGroups(t *testing.T) {
+	f := func(first, second, want string) {
+		t.Helper()
+		text := strings.NewReplacer("routes: []}", first+"}", "{name: hub, provider: github, credentials: {secrets: [0123456789abcdef]}}", second).Replace(routesAround)
+		c, err := Parse("p.yaml", []byte(text), providers())
+		got := ""
+		if err != nil {
+			got = err.Error()
+		} else {
+			got = strings.Join(c.Warnings, "\n")
+		}
+		if want == "" && got != "" || !strings.Contains(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	hub := "{name: hub, provider: github, credentials: {secrets: [0123456789abcdef]}, dedupe: {group: move%s}}"
+	f("dedupe: {group: move}", strings.Replace(hub, "%s", "", 1), "")
+	f("dedupe: {group: move}", strings.Replace(hub, "%s", "d", 1), `sources[0].dedupe.group: no other source is of the group "move"`)
+	f("dedupe: {group: move}", strings.Replace(hub, "%s", ", identity: body", 1), `sources[1].dedupe.group: source gh and this one differ in dedupe.identity`)
+	f("dedupe: {group: move}", "{name: s, provider: stripe, credentials: {secrets: [0123456789abcdef]}, dedupe: {group: move}}", `p.yaml:9:93: sources[1].dedupe.group: "move" holds github (source gh) and stripe`)
+}
+
 func TestTemplatesOfSources(t *testing.T) {
 	text := strings.Replace(routesAround, "routes: []", `topic: "x.{typ}", key: "{provider"`, 1)
 	_, err := Parse("p.yaml", []byte(text), providers())

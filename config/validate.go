@@ -17,6 +17,7 @@ func (d *decoder) validate(c *Config) {
 	for i := range c.Sources {
 		d.validateSource(c, i, names, paths)
 	}
+	d.groups(c)
 	for i, t := range c.Admin.Tokens {
 		path := fmt.Sprintf("admin.tokens[%d]", i)
 		if j, dup := tokens[t.Name]; dup && t.Name != "" {
@@ -168,6 +169,31 @@ func (d *decoder) validateSource(c *Config, i int, names, paths map[string]int) 
 	}
 	if s.Topic != "" && c.Forward == nil {
 		d.warn(d.where(path+".topic"), path+".topic", "has no effect without forward", "add forward.kafka")
+	}
+}
+
+// groups looks at the sources that share their events: a group wants two of one provider.
+func (d *decoder) groups(c *Config) {
+	members := map[string][]int{}
+	for i := range c.Sources {
+		if g := c.Sources[i].Dedupe.Group; g != "" {
+			members[g] = append(members[g], i)
+		}
+	}
+	for g, list := range members {
+		for _, i := range list {
+			path := fmt.Sprintf("sources[%d].dedupe.group", i)
+			first := &c.Sources[list[0]]
+			switch s := &c.Sources[i]; {
+			case len(list) == 1:
+				d.warn(d.where(path), path, fmt.Sprintf("no other source is of the group %q", g), "give the other one of the migration the same group")
+			case s.Provider != first.Provider && s.Provider != "" && first.Provider != "":
+				d.fail(d.where(path), path, fmt.Sprintf("%q holds %s (source %s) and %s", g, first.Provider, first.Name, s.Provider),
+					"their events are no twins: ids of one provider say nothing about another's")
+			case (s.Dedupe.Identity == "body") != (first.Dedupe.Identity == "body"):
+				d.fail(d.where(path), path, fmt.Sprintf("source %s and this one differ in dedupe.identity", first.Name), "twins must have the same id: give both the same")
+			}
+		}
 	}
 }
 
