@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -131,7 +133,7 @@ func (p *program) buildForward(conf *config.Config, reg *prometheus.Registry) er
 	p.pump, err = forward.New(forward.Options{
 		Archive: forward.FromArchive(p.archive), Dedupe: p.dedupe, Kafka: kafka, Source: p.epochs.source,
 		Topic: conf.Forward.Kafka.Topic, DeadLetterTopic: conf.Forward.Kafka.DeadLetterTopic, Start: forward.Start(conf.Forward.Start), Window: conf.Dedupe.Window,
-		AdminURL: adminURL(conf), Node: node, KeepFor: conf.Archive.Retention.Age,
+		AdminURL: adminURL(conf), Node: node, KeepFor: keepFor(conf), PinBodies: conf.Archive.Retention.Size > 0,
 		MaxBytes: int64(conf.Forward.Kafka.MaxInFlightBytes), MaxEventSize: int(conf.Forward.Kafka.MaxMessageBytes) * 9 / 10,
 		Logger: p.log.Named("forward"), Registerer: reg,
 	})
@@ -280,11 +282,27 @@ func (p *program) warn(warnings []string) {
 	}
 }
 
+// pinnedFor is how long a claim-check may be fetched where retention goes by size alone:
+// a weekend and some days more.
+const pinnedFor = 7 * 24 * time.Hour
+
+func keepFor(conf *config.Config) time.Duration {
+	if r := conf.Archive.Retention; r.Age > 0 || r.Size == 0 {
+		return r.Age
+	}
+	return pinnedFor
+}
+
 // adminURL is where a claim-check points to: what people open the page by, else the
-// listener itself, which is right for one machine.
+// listener itself, which is right for one machine; "" where that is no address that
+// anybody could fetch from.
 func adminURL(conf *config.Config) string {
 	if conf.Admin.PublicURL != "" {
 		return conf.Admin.PublicURL
+	}
+	host, _, err := net.SplitHostPort(conf.Admin.Listen)
+	if ip, perr := netip.ParseAddr(host); err != nil || host == "" || perr == nil && ip.IsUnspecified() {
+		return ""
 	}
 	if conf.Admin.TLS != nil {
 		return "https://" + conf.Admin.Listen

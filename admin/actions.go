@@ -36,8 +36,8 @@ func accepted(w http.ResponseWriter, job Job) {
 	writeJSON(w, http.StatusAccepted, job)
 }
 
-// startReplay publishes one delivery again. Only what was published can be: a replay
-// asks no dedupe, so replaying anything else would publish what never was let through.
+// startReplay publishes one delivery again, or drives its dead letters again. Nothing else
+// can be: a replay asks no dedupe, and would publish what never was let through.
 func (s *Server) startReplay(r *http.Request, who secretToken) (Job, *problem) {
 	if s.o.Replayer == nil {
 		return Job{}, notHere("replay")
@@ -47,9 +47,10 @@ func (s *Server) startReplay(r *http.Request, who secretToken) (Job, *problem) {
 	if err != nil {
 		return Job{}, s.failure(err)
 	}
-	published := archive.Published.String()
+	published, dead := archive.Published.String(), archive.Dead.String()
 	switch {
 	case row.Outcome == published || slices.Contains(row.Outcomes, published):
+	case row.Outcome == dead || slices.Contains(row.Outcomes, dead): // driven again
 	case row.Verdict != archive.Accepted.String():
 		return Job{}, refuse(http.StatusConflict, "not_accepted", "the delivery is "+row.Verdict+"; what was refused is re-verified and released, not replayed")
 	case row.Outcome == archive.Duplicate.String():

@@ -75,7 +75,7 @@ type history struct {
 	Outcome   string    `json:"outcome"`
 	Reason    string    `json:"reason,omitempty"`
 	Route     string    `json:"route,omitempty"` // of a published one: which route took it, or default
-	Of        string    `json:"of,omitempty"` // the twin of a duplicate
+	Of        string    `json:"of,omitempty"`    // the twin of a duplicate
 	Sink      string    `json:"sink,omitempty"`
 	Topic     string    `json:"topic,omitempty"`
 	Partition int32     `json:"partition"`

@@ -126,6 +126,7 @@ func setDefault[T comparable](p *T, value T) {
 
 // Archive is one directory, open for writing. Its methods may be called concurrently.
 type Archive struct {
+	pins       *pins // deliveries that outlive their segment
 	dir        string
 	o          Options
 	zap        *zap.Logger
@@ -227,6 +228,9 @@ func (a *Archive) Get(id string) (*Delivery, error) {
 		return nil, ErrNotFound
 	}
 	d, err := a.GetSeq(seq)
+	if errors.Is(err, ErrNotFound) {
+		return a.pins.get(id)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -61,6 +61,9 @@ func Open(dir string, o Options) (*Archive, error) {
 	if err := a.recoverAll(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open archive %s: %w", dir, err), a.lock.Close())
 	}
+	if a.pins, err = openPins(o.FS, dir); err != nil {
+		return nil, errors.Join(fmt.Errorf("open archive %s: %w", dir, err), a.lock.Close())
+	}
 	a.met = newMetrics(o.Registerer, a)
 	a.log.met, a.quarantine.log.met = a.met.log[0], a.met.log[1]
 	a.logFindings()

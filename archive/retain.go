@@ -20,6 +20,7 @@ type keepRule struct {
 func (a *Archive) retain() {
 	a.retaining.Lock()
 	defer a.retaining.Unlock()
+	a.pins.expire(a.o.Now(), a.zap)
 	rule := keepRule{age: a.o.Retention.Age, size: a.o.Retention.Size}
 	if keep := a.keep.Load(); keep != nil {
 		rule.keep = max((*keep)(), 1) // 0 means that all must stay

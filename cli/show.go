@@ -152,7 +152,9 @@ func (a *app) printFields(fields map[string]json.RawMessage) {
 func replayCommand() *command {
 	return &command{name: "replay", args: "[ID]", short: "publish again on purpose: one delivery, or all that a filter finds", long: `
 A replay publishes the same event id and key to the same topic, marked with the job's id;
-consumers that dedupe on ce_id and ce_replay take it once. Without an ID at least one
+consumers that dedupe on ce_id and ce_replay take it once. A dead letter is driven again when
+it is named, or asked for by --outcome dead: once its cause is cured it counts as published.
+Without an ID at least one
 filter must be given.`,
 		setup: func(a *app, fs *flag.FlagSet) func(context.Context, []string) int {
 			client, query := adminFlags(a, fs), filters(fs)

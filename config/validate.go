@@ -50,6 +50,10 @@ func (d *decoder) validateAdmin(c *Config) {
 	if c.Admin.Listen == c.Ingest.Listen && !strings.HasSuffix(c.Admin.Listen, ":0") {
 		d.fail(d.where("admin.listen"), "admin.listen", "is the address of ingest too", "give it another port")
 	}
+	if c.Forward != nil && c.Admin.PublicURL == "" && !loopback(c.Admin.Listen) {
+		d.warn(d.where("admin.listen"), "admin.public_url", "is missing: consumers fetch there what is too large for Kafka (payload_ref)",
+			"give the URL by which they reach this listener")
+	}
 	for i, t := range c.Admin.Tokens {
 		path := fmt.Sprintf("admin.tokens[%d]", i)
 		if t.Role == "consumer" && len(t.Sources) == 0 {

@@ -43,7 +43,7 @@ type commit struct {
 func (c *core) outcome(ev *parcel, kind archive.OutcomeKind) *archive.Outcome {
 	o := &archive.Outcome{Delivery: ev.ref.seq, Item: ev.ref.item, Items: max(ev.items, 1), Kind: kind, At: c.p.o.Now(),
 		Sink: c.p.sinkName, Partition: -1, Offset: -1, Fields: ev.fields}
-	if ev.replay != nil {
+	if ev.replay != nil && !ev.redrive {
 		o.Replay = ev.replay.ID
 	}
 	return o
@@ -69,7 +69,7 @@ func (c *core) published(ev *parcel, a *Ack) {
 	o := c.outcome(ev, archive.Published)
 	o.Topic, o.Partition, o.Offset = ev.topic, a.Partition, a.Offset
 	o.Of, o.Reason = ev.repeats, ev.to.word
-	if ev.replay == nil {
+	if ev.replay == nil || ev.redrive {
 		o.Identity, o.Content = ev.claim.ID, ev.claim.Content
 		if ev.repeats == "" {
 			o.State = ev.state
@@ -194,7 +194,7 @@ func (c *core) count(s *settled) {
 	switch s.o.Kind {
 	case archive.Published:
 		ev.source.published.Inc()
-		if ev.replay != nil || ev.again || ev.to.also { // an event counts once, however many routes take it
+		if ev.replay != nil && !ev.redrive || ev.again || ev.to.also { // an event counts once, however many routes take it
 			return
 		}
 		m.lag.Observe(max(s.o.At.Sub(ev.received).Seconds(), 0))

@@ -13,7 +13,7 @@ import (
 
 // Errors of the control methods; admin answers 409 to them and 404 to ErrNoJob.
 var (
-	ErrNotPublished = errors.New("delivery was not published, so there is nothing to replay")
+	ErrNotPublished = errors.New("delivery was neither published nor a dead letter, so there is nothing to replay")
 	ErrNotRejected  = errors.New("only a rejected delivery can be released")
 	ErrNoJob        = errors.New("there is no such replay job")
 )

@@ -70,6 +70,7 @@ type Log interface {
 	Query(ctx context.Context, f archive.Filter) (archive.Page, error)
 	AppendOutcomes(os []archive.Outcome) error
 	AppendMarker(m *archive.Marker) error
+	Pin(d *archive.Delivery, until time.Time) error
 	State() State
 }
 
@@ -123,7 +124,8 @@ type Options struct {
 	Window          time.Duration // dedupe window where a source has none; default 8 days
 	AdminURL        string        // admin.public_url, where a claim-check points to; "" = too large is dead
 	Node            string        // this node's name, for claim-checks
-	KeepFor         time.Duration // how long a claim-check may be fetched (retention age); 0 = not said
+	KeepFor         time.Duration // how long a claim-check may be fetched, from receipt on; 0 = for ever, or not said
+	PinBodies       bool          // retention may remove before KeepFor what claim-checks point to: it is pinned
 
 	MaxBytes     int64         // bytes of events in memory; default 64 MiB
 	MaxEvents    int           // events known but not done (parked, waiting, blocked); default 65536

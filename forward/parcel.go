@@ -61,6 +61,7 @@ type parcel struct {
 	repeats  string           // delivery that told the state first; "" = this one does
 	released *release
 	replay   *job
+	redrive  bool // replay: it was a dead letter, and what is published now counts as the first time
 	lost     *job // kafka had lost it: counted in that job, published like the first time
 	again    bool // it has an outcome already
 	fields   archive.Fields
@@ -234,9 +235,18 @@ func (p *Pump) message(ev *parcel, d *archive.Delivery, info *SourceInfo, e *pro
 
 func (p *Pump) reference(d *archive.Delivery) *payloadRef {
 	r := &payloadRef{url: strings.TrimSuffix(p.o.AdminURL, "/") + "/api/v1/deliveries/" + d.ID + "/body", node: p.o.Node}
-	if p.o.KeepFor > 0 {
-		r.expires = d.ReceivedAt.Add(p.o.KeepFor)
+	if p.o.KeepFor <= 0 {
+		return r
 	}
+	until := d.ReceivedAt.Add(p.o.KeepFor)
+	// The quarantine's budget may remove a released delivery at any time.
+	if (p.o.PinBodies || d.Verdict == archive.Rejected) && until.After(p.o.Now()) {
+		if err := p.o.Archive.Pin(d, until); err != nil {
+			p.log.Error("what a claim-check points to is not pinned; it promises no time", zap.String("delivery", d.ID), zap.Error(err))
+			return r
+		}
+	}
+	r.expires = until
 	return r
 }
 
@@ -283,8 +293,8 @@ func (p *Pump) load(ev *parcel) error {
 	}
 	f := fresh[i]
 	f.order, f.tr, f.redriven, f.replay = ev.order, ev.tr, ev.redriven, ev.replay
-	f.lost, f.again = ev.lost, ev.again
-	if ev.again {
+	f.lost, f.again, f.redrive = ev.lost, ev.again, ev.redrive
+	if ev.again || ev.replay != nil { // a replay that came back from its lane asks nothing either
 		f.unasked = true
 	}
 	f.claimed, f.big, f.conflict = ev.claimed, ev.big, ev.conflict

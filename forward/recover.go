@@ -70,6 +70,9 @@ func (p *Pump) recovered(ev *parcel, a *Ack) archive.Outcome {
 			}
 		}
 	}
+	if m.Replay != "" && ev != nil && p.wasDead(m.Delivery, m.Item) {
+		o.Replay, o.Identity, o.Content, o.State = "", ev.claim.ID, ev.claim.Content, ev.state
+	}
 	if m.Topic == p.o.DeadLetterTopic && m.Topic != "" {
 		o.Kind, o.Identity, o.State, o.Of = archive.Dead, archive.Identity{}, archive.Identity{}, ""
 		if o.Reason = reasonRefused; ev != nil && ev.dead != "" {

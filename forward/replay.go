@@ -341,12 +341,73 @@ func (p *Pump) find(ctx context.Context, j *job) ([]uint64, error) {
 	return slices.Compact(seqs), nil
 }
 
+// wasPublished says whether a delivery can be replayed: it has an event that was published,
+// or one that became a dead letter and is driven again.
 func (p *Pump) wasPublished(d *archive.Delivery) (bool, error) {
 	os, err := p.o.Archive.Outcomes(d.Seq)
 	if err != nil {
 		return false, fmt.Errorf("read outcomes: %w", err)
 	}
-	return slices.ContainsFunc(os, isLivePublished), nil
+	return slices.ContainsFunc(os, func(o archive.Outcome) bool { return isLivePublished(o) || isDeadLetter(o) }), nil
+}
+
+func isDeadLetter(o archive.Outcome) bool { return o.Kind == archive.Dead && o.Replay == "" }
+
+// wasDead says that an event is a dead letter and nothing else: what publishes it now is
+// the first to do so.
+func (p *Pump) wasDead(seq uint64, item int) bool {
+	os, err := p.o.Archive.Outcomes(seq)
+	if err != nil {
+		return false
+	}
+	dead := false
+	for i := range os {
+		if os[i].Item == item {
+			dead = dead || isDeadLetter(os[i])
+			if isLivePublished(os[i]) {
+				return false
+			}
+		}
+	}
+	return dead
+}
+
+// encore is one event of a delivery that a job publishes.
+type encore struct {
+	o       *archive.Outcome
+	redrive bool
+}
+
+// toReplay picks what a job publishes of a delivery, by its outcomes in their order: what
+// was published, and the dead letters where the job names the delivery or asks for those.
+// A dead letter that this job has driven already is not published by it a second time.
+func toReplay(j *Job, os []archive.Outcome) []encore {
+	dead := map[int]*archive.Outcome{}
+	live := map[int]*archive.Outcome{}
+	for i := range os {
+		o := &os[i]
+		switch {
+		case isDeadLetter(*o):
+			dead[o.Item] = o
+		case isLivePublished(*o) && live[o.Item] == nil:
+			live[o.Item] = o
+		}
+	}
+	var out []encore
+	for item, o := range live {
+		if dead[item] == nil || o.At.Before(j.Created) {
+			out = append(out, encore{o, false})
+		}
+	}
+	if len(j.IDs) > 0 || j.Filter.Outcome == archive.Dead.String() {
+		for item, o := range dead {
+			if live[item] == nil {
+				out = append(out, encore{o, true})
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b encore) int { return a.o.Item - b.o.Item })
+	return out
 }
 
 func isLivePublished(o archive.Outcome) bool { return o.Kind == archive.Published && o.Replay == "" }
@@ -357,21 +418,17 @@ func (p *Pump) replayOne(ctx context.Context, j *job, seq uint64, lim *rate.Limi
 	if err != nil {
 		return fmt.Errorf("read outcomes of %d: %w", seq, err)
 	}
+	todo := toReplay(&Job{IDs: j.IDs, Filter: j.Filter, Created: j.Created}, os)
 	d, err := p.o.Archive.GetSeq(seq)
-	if err != nil || !slices.ContainsFunc(os, isLivePublished) {
+	if err != nil || len(todo) == 0 {
 		j.mu.Lock()
 		j.Skipped++
 		j.mu.Unlock()
 		return nil
 	}
-	sent := map[int]bool{}
-	for i := range os {
-		o := &os[i]
-		if !isLivePublished(*o) || sent[o.Item] {
-			continue
-		}
-		sent[o.Item] = true
-		ev := &parcel{ref: ref{d.Seq, o.Item}, delivery: d.ID, source: p.source(d.Source), replay: j, unasked: true,
+	for i := range todo {
+		o := todo[i].o
+		ev := &parcel{ref: ref{d.Seq, o.Item}, delivery: d.ID, source: p.source(d.Source), replay: j, redrive: todo[i].redrive, unasked: true,
 			items: o.Items, received: d.ReceivedAt, repeats: o.Of}
 		if d.Verdict == archive.Rejected {
 			ev.released = &release{VerifiedBy: "operator"}

@@ -1,0 +1,173 @@
+package archive
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"go.uber.org/zap"
+)
+
+// pinsDir holds deliveries that somebody was promised until a certain time, each in a file
+// of its own: retention removes whole segments, oldest first, and one large body must not
+// keep all that came after it.
+const pinsDir = "pins"
+
+// pins are those files, by delivery id.
+type pins struct {
+	fs  FS
+	dir string
+
+	mu sync.Mutex // protects at; held while a file is written, so that there is one per delivery
+	at map[string]pin
+}
+
+type pin struct {
+	seq   uint64
+	until time.Time
+}
+
+func (p pin) name(id string) string { return fmt.Sprintf("%s.%d.%d", id, p.seq, p.until.Unix()) }
+
+// openPins reads which deliveries are pinned; the directory comes with the first.
+func openPins(fsys FS, dir string) (*pins, error) {
+	p := &pins{fs: fsys, dir: filepath.Join(dir, pinsDir), at: map[string]pin{}}
+	names, err := fsys.List(p.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return p, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", p.dir, err)
+	}
+	for _, name := range names {
+		part := strings.Split(name, ".")
+		if len(part) != 3 { // half written
+			_ = fsys.Remove(filepath.Join(p.dir, name)) // it is tried again at the next start
+			continue
+		}
+		seq, err1 := strconv.ParseUint(part[1], 10, 64)
+		until, err2 := strconv.ParseInt(part[2], 10, 64)
+		if err1 != nil || err2 != nil {
+			continue // nothing of ours
+		}
+		if old, ok := p.at[part[0]]; !ok || old.until.Unix() < until {
+			p.at[part[0]] = pin{seq, time.Unix(until, 0)}
+		}
+	}
+	return p, nil
+}
+
+// Pin keeps a delivery readable by its id until then, whatever retention removes. It has
+// been done durably when it returns nil.
+func (a *Archive) Pin(d *Delivery, until time.Time) error {
+	id, err := ulid.ParseStrict(d.ID)
+	if err != nil {
+		return fmt.Errorf("pin delivery %q: %w", d.ID, err)
+	}
+	p := a.pins
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if old, ok := p.at[d.ID]; ok && !old.until.Before(until.Truncate(time.Second)) {
+		return nil
+	}
+	next := pin{d.Seq, until.Truncate(time.Second)}
+	payload := putDelivery(nil, d, id)
+	b := binary.LittleEndian.AppendUint32(make([]byte, 0, len(payload)+4), crc32.Checksum(payload, castagnoli))
+	if err := p.write(next.name(d.ID), append(b, payload...)); err != nil {
+		return fmt.Errorf("pin delivery %s: %w", d.ID, err)
+	}
+	if old, ok := p.at[d.ID]; ok && old.name(d.ID) != next.name(d.ID) {
+		_ = p.fs.Remove(filepath.Join(p.dir, old.name(d.ID))) // the longer one counts
+	}
+	p.at[d.ID] = next
+	return nil
+}
+
+func (p *pins) write(name string, b []byte) error {
+	if err := p.fs.MkdirAll(p.dir); err != nil {
+		return err
+	}
+	tmp := filepath.Join(p.dir, "tmp")
+	_ = p.fs.Remove(tmp) // of a write that failed
+	f, err := p.fs.Create(tmp)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(b, 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		_ = p.fs.Remove(tmp)
+		return err
+	}
+	if err := p.fs.Rename(tmp, filepath.Join(p.dir, name)); err != nil {
+		return err
+	}
+	return p.fs.SyncDir(p.dir)
+}
+
+// get reads a pinned delivery.
+func (p *pins) get(id string) (*Delivery, error) {
+	p.mu.Lock()
+	at, ok := p.at[id]
+	p.mu.Unlock()
+	if !ok {
+		return nil, ErrNotFound
+	}
+	b, err := p.read(at.name(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNotFound // it expired meanwhile
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read pinned delivery %s: %w", id, err)
+	}
+	if len(b) < 4 || binary.LittleEndian.Uint32(b) != crc32.Checksum(b[4:], castagnoli) {
+		return nil, fmt.Errorf("pinned delivery %s: %w", id, ErrCorrupt)
+	}
+	var dec payloadReader
+	rec, err := dec.record(frame{typ: typeDelivery, seq: at.seq, payload: b[4:]})
+	if err != nil {
+		return nil, fmt.Errorf("pinned delivery %s: %w: %w", id, ErrCorrupt, err)
+	}
+	return rec.Delivery, nil
+}
+
+func (p *pins) read(name string) ([]byte, error) {
+	f, err := p.fs.Open(filepath.Join(p.dir, name), false)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, size)
+	_, err = f.ReadAt(b, 0)
+	return b, err
+}
+
+// expire removes what was promised until before now.
+func (p *pins) expire(now time.Time, log *zap.Logger) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for id, at := range p.at {
+		if !at.until.Before(now) {
+			continue
+		}
+		if err := p.fs.Remove(filepath.Join(p.dir, at.name(id))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			log.Warn("a pinned delivery that expired stays", zap.String("delivery", id), zap.Error(err))
+			continue
+		}
+		delete(p.at, id)
+	}
+}
