@@ -62,7 +62,7 @@ func adminError(err error) error {
 		return nil
 	case errors.Is(err, archive.ErrNotFound), errors.Is(err, forward.ErrNoJob):
 		return class(admin.ErrNotFound)
-	case errors.Is(err, forward.ErrNotPublished), errors.Is(err, forward.ErrNotRejected):
+	case errors.Is(err, forward.ErrNotPublished), errors.Is(err, forward.ErrNotRejected), errors.Is(err, forward.ErrNotHeld):
 		return class(admin.ErrConflict)
 	}
 	return class(admin.ErrUnavailable)
@@ -88,6 +88,14 @@ func (o operator) List(context.Context) (out []admin.SourceInfo, err error) {
 
 func (o operator) Pause(_ context.Context, name, _ string) error  { return o.setPaused(name, true) }
 func (o operator) Resume(_ context.Context, name, _ string) error { return o.setPaused(name, false) }
+
+// Release publishes one delivery that a paused source holds.
+func (o operator) Release(_ context.Context, id, by string) error {
+	if o.pump == nil {
+		return fmt.Errorf("%w: no sink is configured, so nothing is held", admin.ErrConflict)
+	}
+	return adminError(o.pump.ReleaseHeld(id, by))
+}
 
 func (o operator) setPaused(name string, on bool) error {
 	if o.pump == nil {

@@ -307,6 +307,19 @@ func (s *Server) resume(w http.ResponseWriter, r *http.Request, who secretToken)
 	return s.setPaused(w, r, who, false)
 }
 
+// release lets one delivery out of a paused source.
+func (s *Server) release(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
+	if s.o.Sources == nil {
+		return notHere("releasing")
+	}
+	id := r.PathValue("id")
+	if err := s.o.Sources.Release(context.WithoutCancel(r.Context()), id, who.name); err != nil {
+		return s.failure(err)
+	}
+	writeJSON(w, http.StatusAccepted, map[string]any{"id": id, "released": true})
+	return nil
+}
+
 func (s *Server) setPaused(w http.ResponseWriter, r *http.Request, who secretToken, paused bool) *problem {
 	if s.o.Sources == nil {
 		return notHere("pausing")

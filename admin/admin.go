@@ -119,6 +119,8 @@ type Sources interface {
 	List(ctx context.Context) ([]SourceInfo, error)
 	Pause(ctx context.Context, name, by string) error
 	Resume(ctx context.Context, name, by string) error
+	// Release publishes one delivery that a paused source holds, the others stay.
+	Release(ctx context.Context, id, by string) error
 }
 
 // Health is what /readyz answers from.

@@ -279,6 +279,8 @@ func TestAuditLog(t *testing.T) {
 	w := newWorld(t, nil)
 	w.call("POST", "/api/v1/deliveries/"+publishedID+"/replay", operatorToken, "")
 	w.call("POST", "/api/v1/deliveries/"+rejectedID+"/reverify?force=true", operatorToken, "")
+	w.call("POST", "/api/v1/deliveries/"+pendingID+"/release", viewerToken, "")
+	w.want(w.call("POST", "/api/v1/deliveries/"+pendingID+"/release", operatorToken, ""), 202, `"released":true`)
 	w.call("POST", "/api/v1/sources/stripe/pause", viewerToken, "")
 	w.call("GET", "/api/v1/deliveries", operatorToken, "")
 	var lines []string
@@ -289,6 +291,8 @@ func TestAuditLog(t *testing.T) {
 	want := []string{
 		"POST /api/v1/deliveries/{id}/replay " + publishedID + "  ops 202",
 		"POST /api/v1/deliveries/{id}/reverify " + rejectedID + " force=true ops 200",
+		"POST /api/v1/deliveries/{id}/release " + pendingID + "  eyes 403",
+		"POST /api/v1/deliveries/{id}/release " + pendingID + "  ops 202",
 		"POST /api/v1/sources/{name}/pause stripe  eyes 403"}
 	if !slices.Equal(lines, want) {
 		t.Fatalf("audit\n%s\nwant\n%s", strings.Join(lines, "\n"), strings.Join(want, "\n"))

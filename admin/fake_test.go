@@ -180,6 +180,10 @@ func (f *fakeWork) Pause(_ context.Context, name, by string) error {
 	return f.note("pause %s by %s", name, by)
 }
 
+func (f *fakeWork) Release(_ context.Context, id, by string) error {
+	return f.note("release %s by %s", id, by)
+}
+
 func (f *fakeWork) Resume(_ context.Context, name, by string) error {
 	return f.note("resume %s by %s", name, by)
 }

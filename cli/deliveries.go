@@ -154,7 +154,7 @@ func (c *adminClient) get(ctx context.Context, method, path string, query url.Va
 
 func deliveriesCommand() *command {
 	return &command{name: "deliveries", short: "look up, replay and watch deliveries, over the admin API",
-		sub: []*command{listCommand(), showCommand(), replayCommand(), tailCommand()}}
+		sub: []*command{listCommand(), showCommand(), replayCommand(), releaseCommand(), tailCommand()}}
 }
 
 func listCommand() *command {

@@ -175,6 +175,25 @@ filter must be given.`,
 		}}
 }
 
+func releaseCommand() *command {
+	return &command{name: "release", args: "ID", short: "publish one delivery that a paused source holds", long: `
+The others of the source stay held. What was refused is not released by this but by a
+re-verify.`,
+		setup: func(a *app, fs *flag.FlagSet) func(context.Context, []string) int {
+			client := adminFlags(a, fs)
+			return func(ctx context.Context, args []string) int {
+				if len(args) != 1 {
+					return a.usageError("deliveries release", "name one delivery")
+				}
+				if _, err := client().get(ctx, http.MethodPost, "/api/v1/deliveries/"+url.PathEscape(args[0])+"/release", nil); err != nil {
+					return a.fail(exitFound, "%v", err)
+				}
+				fmt.Fprintf(a.Stdout, "%s is released\n", args[0])
+				return exitOK
+			}
+		}}
+}
+
 // job is what the API tells of a replay.
 type job struct {
 	ID      string `json:"id"`

@@ -15,6 +15,7 @@ import (
 var (
 	ErrNotPublished = errors.New("delivery was neither published nor a dead letter, so there is nothing to replay")
 	ErrNotRejected  = errors.New("only a rejected delivery can be released")
+	ErrNotHeld      = errors.New("the delivery is not held by a paused source")
 	ErrNoJob        = errors.New("there is no such replay job")
 )
 
@@ -87,6 +88,26 @@ func (p *Pump) Release(delivery, by, verifiedBy string, force bool) error {
 	}
 	m := &archive.Marker{Kind: archive.ReleaseMarker, At: p.o.Now(), Key: delivery, Data: data}
 	if err := p.o.Archive.AppendMarker(m); err != nil {
+		return fmt.Errorf("release delivery %s: %w", delivery, err)
+	}
+	return nil
+}
+
+// ReleaseHeld publishes one delivery that a paused source holds; the others stay held. It
+// survives a kill as soon as this returns nil, and is done once however often it is asked.
+func (p *Pump) ReleaseHeld(delivery, by string) error {
+	d, err := p.o.Archive.Get(delivery)
+	if err != nil {
+		return fmt.Errorf("release delivery %s: %w", delivery, err)
+	}
+	if d.Verdict != archive.Accepted || !p.pausedNow()[d.Source] || !p.counted().holds(d.Seq) {
+		return fmt.Errorf("release delivery %s: %w", delivery, ErrNotHeld)
+	}
+	data, err := json.Marshal(release{By: by})
+	if err != nil {
+		return fmt.Errorf("release delivery %s: %w", delivery, err)
+	}
+	if err := p.o.Archive.AppendMarker(&archive.Marker{Kind: archive.ReleaseMarker, At: p.o.Now(), Key: delivery, Data: data}); err != nil {
 		return fmt.Errorf("release delivery %s: %w", delivery, err)
 	}
 	return nil

@@ -31,6 +31,7 @@ type core struct {
 	window   []*tracker // records read and not done, in order
 	read     uint64     // last seq read
 	redriven map[*parcel]struct{}
+	freed    map[ref]bool    // let out of a paused source by hand, and in its list still
 	whole    map[uint64]bool // deliveries held unread, for want of a definition
 	shown    map[string]bool // topics that the gauge of blocked ones shows
 	changes  uint64          // of pauses and reloads, as last seen
@@ -66,7 +67,7 @@ type core struct {
 
 func newCore(ctx context.Context, p *Pump) *core {
 	return &core{
-		p: p, ctx: ctx, askCtx: context.WithoutCancel(ctx), whole: map[uint64]bool{}, shown: map[string]bool{}, redriven: map[*parcel]struct{}{}, gates: map[gateKey]*gate{}, topicGates: map[string]int{},
+		p: p, ctx: ctx, askCtx: context.WithoutCancel(ctx), whole: map[uint64]bool{}, freed: map[ref]bool{}, shown: map[string]bool{}, redriven: map[*parcel]struct{}{}, gates: map[gateKey]*gate{}, topicGates: map[string]int{},
 		paused: map[string]bool{}, keys: map[uint64]*keyQueue{}, waiters: map[archive.Identity][]*parcel{},
 		lanes: map[string]*lane{}, inflight: map[string]int{}, bounced: make(chan *lane, 64), sent: map[*Message]*parcel{},
 		committed: make(chan []settled, 1), commits: make(chan commit), ripe: time.NewTimer(linger),
@@ -136,6 +137,10 @@ func (c *core) take(b readBatch) {
 	c.window = append(c.window, b.trackers...)
 	c.read = b.upto
 	for _, ev := range b.events {
+		if ev.freed && !c.free(ev) {
+			ev.tr.left--
+			continue
+		}
 		c.works++
 		c.bytes += ev.size
 		c.stage(ev)

@@ -81,7 +81,7 @@ func (c *core) gateOf(ev *parcel) *gate {
 	if ev.replay != nil {
 		return c.topicGate(ev)
 	}
-	if g := c.gates[gateKey{gateSource, ev.source.name, -1}]; g != nil && ev.pass != g {
+	if g := c.gates[gateKey{gateSource, ev.source.name, -1}]; g != nil && ev.pass != g && !ev.freed {
 		if g.closed || !g.empty() {
 			return g
 		}
@@ -307,6 +307,11 @@ func (c *core) takeFrom(g *gate) *parcel {
 	}
 	r, ok := g.list.pop()
 	if !ok || c.p.led.Load().state(r) == stateFinal {
+		delete(c.freed, r)
+		return nil
+	}
+	if c.freed[r] && g.key.kind == gateSource {
+		delete(c.freed, r)
 		return nil
 	}
 	ev := &parcel{ref: r, redriven: true, order: place(r.seq, r.item)}

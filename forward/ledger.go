@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/bits"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -240,6 +241,18 @@ func (l *ledger) chunk(seq uint64, make bool) *chunk {
 func bit(seq uint64) (word int, mask uint64) {
 	i := seq & (1<<chunkBits - 1)
 	return int(i / 64), 1 << (i % 64)
+}
+
+// holds says whether an event of the delivery is held.
+func (l *ledger) holds(seq uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := l.chunk(seq, false)
+	if c == nil {
+		return false
+	}
+	w, b := bit(seq)
+	return c.open[w]&b != 0 && (c.held[w]&b != 0 || slices.Contains(l.multi[seq], stateHeld))
 }
 
 // unpublished returns how many accepted deliveries have no final outcome, and the seq of

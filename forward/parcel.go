@@ -71,6 +71,7 @@ type parcel struct {
 	filtered string // reason: nothing to publish
 	missing  bool   // its definition is not there
 	big      bool   // goes by claim-check
+	freed    bool   // let out of its paused source by hand
 	redriven bool   // has a held outcome in the log
 	pass     *gate  // was taken out of this gate and may go through it
 	origin   *gate  // counts this event in its flying
@@ -293,7 +294,7 @@ func (p *Pump) load(ev *parcel) error {
 	}
 	f := fresh[i]
 	f.order, f.tr, f.redriven, f.replay = ev.order, ev.tr, ev.redriven, ev.replay
-	f.lost, f.again, f.redrive = ev.lost, ev.again, ev.redrive
+	f.lost, f.again, f.redrive, f.freed = ev.lost, ev.again, ev.redrive, ev.freed
 	if ev.again || ev.replay != nil { // a replay that came back from its lane asks nothing either
 		f.unasked = true
 	}

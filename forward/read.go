@@ -99,6 +99,9 @@ func (p *Pump) readRecord(b *readBatch, r *archive.Record, scanEnd uint64) (size
 	case r.Marker != nil && r.Marker.Kind == archive.ReleaseMarker:
 		evs = p.readReleased(r.Marker)
 	}
+	if len(evs) > 0 && evs[0].freed {
+		return p.readFreed(b, r.Seq, evs)
+	}
 	if len(evs) == 0 {
 		return 0
 	}
@@ -124,10 +127,49 @@ func (p *Pump) readReleased(m *archive.Marker) []*parcel {
 		p.log.Error("released delivery cannot be read", zap.String("delivery", m.Key), zap.Error(err))
 		return nil
 	}
+	if d.Verdict == archive.Accepted {
+		evs := p.read(d, nil)
+		for _, ev := range evs {
+			ev.freed = true
+		}
+		return evs
+	}
 	if d.Verdict != archive.Rejected {
-		return nil // it was accepted; it is published anyway
+		return nil
 	}
 	return p.read(d, parseRelease(m.Data))
+}
+
+// readFreed adds what an operator let out of a paused source; whether it is held there,
+// the core knows.
+func (p *Pump) readFreed(b *readBatch, mark uint64, evs []*parcel) (size int64) {
+	tr := &tracker{mark: mark}
+	for _, ev := range evs {
+		if ev.missing || p.led.Load().state(ev.ref) == stateFinal {
+			continue
+		}
+		ev.tr, ev.order = tr, place(ev.ref.seq, ev.ref.item)
+		tr.left++
+		size += ev.size
+		b.events = append(b.events, ev)
+	}
+	if tr.left > 0 {
+		b.trackers = append(b.trackers, tr)
+	}
+	return size
+}
+
+// free lets an event out that its paused source holds; false when it does not hold it, or
+// it was let out before.
+func (c *core) free(ev *parcel) bool {
+	g := c.gates[gateKey{gateSource, ev.source.name, -1}]
+	if c.freed[ev.ref] || g == nil || !g.closed || !g.list.has(ev.ref) {
+		return false
+	}
+	c.freed[ev.ref] = true // its place in the list is passed over when the source resumes
+	ev.redriven = true
+	c.redriven[ev] = struct{}{}
+	return true
 }
 
 // closed tells whether every event of a delivery is done.

@@ -138,7 +138,9 @@ func TestRedriveKilled(t *testing.T) {
 
 // TestPinned: what an event points to can be read after retention has removed its segment.
 func TestPinned(t *testing.T) {
-	r := newRig(t, func(o *Options) { o.AdminURL, o.Node, o.KeepFor, o.PinBodies = "https://admin.example", "n1", time.Hour, true })
+	r := newRig(t, func(o *Options) {
+		o.AdminURL, o.Node, o.KeepFor, o.PinBodies = "https://admin.example", "n1", time.Hour, true
+	})
 	if err := r.a.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -67,6 +67,24 @@ func (l *seqList) peek() (ref, bool) {
 	return ref{c.prev + uint64(delta), int(item)}, true
 }
 
+// has looks whether r is in the list, one by one: it is asked for what a person points at.
+func (l *seqList) has(r ref) bool {
+	at, seq := l.off, l.prev
+	for _, c := range l.chunks {
+		for at < len(c) {
+			delta, k := binary.Varint(c[at:])
+			at += k
+			item, k := binary.Uvarint(c[at:])
+			at += k
+			if seq += uint64(delta); seq == r.seq && int(item) == r.item {
+				return true
+			}
+		}
+		at = 0
+	}
+	return false
+}
+
 // lowest returns a seq that nothing in the list is below; 0 when it is empty.
 func (l *seqList) lowest() uint64 {
 	if l.n == 0 {
