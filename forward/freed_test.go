@@ -120,5 +120,27 @@ func TestReleaseHeldBlocked(t *testing.T) {
 	if got := ids(r.k.all()); len(got) != 1 || got["e1"] != 1 {
 		t.Errorf("%v", got)
 	}
+	// The source resumes while what was let out waits: it is not let out twice.
+	r.k.set(func() { r.k.blocked["webhooks.s"] = "missing" })
+	if err := r.p.ReleaseHeld(ds[2].ID, "ops"); err != nil {
+		t.Fatal(err)
+	}
+	r.until("it waits too", func() bool { return r.metric("penstock_topic_blocked") == 1 })
+	if err := r.p.Resume("s"); err != nil {
+		t.Fatal(err)
+	}
+	r.until("the core has seen that", func() bool {
+		seen := make(chan bool)
+		r.p.control <- func(c *core) { g := c.gates[gateKey{gateSource, "s", -1}]; seen <- g == nil || g.list.n == 0 }
+		return <-seen
+	})
+	r.k.set(func() { delete(r.k.blocked, "webhooks.s") })
+	r.drained()
+	for id, n := range ids(r.k.all()) {
+		if n != 1 {
+			t.Errorf("%s is in kafka %d times", id, n)
+		}
+	}
+	r.wantSays(ds[2], "0/1 held webhooks.s (paused)", "0/1 published webhooks.s ()")
 	r.stop()
 }
