@@ -179,6 +179,7 @@ func newVerifier(name string, s provider.Scheme, creds provider.Credentials, opt
 	if err := v.compileKeys(creds); err != nil {
 		return nil, err
 	}
+	v.compilePublished()
 	v.compileAnswers()
 	if err := v.compileOlder(creds); err != nil {
 		return nil, err

@@ -138,6 +138,7 @@ type Verifier struct {
 	ownHandshake ownHandshake
 	ownAck       ownAck
 	source       KeySource
+	published    *keySet // of a scheme without own code; nil = the source's keys count
 	settings     map[string]string
 
 	naming   func(r *provider.Request) error // names the merchant of test deliveries
@@ -270,11 +271,21 @@ func (v *Verifier) checkSigned(r *provider.Request, now time.Time, sc *scratch) 
 	return k.by, ""
 }
 
-// match tries every spelling of the signed bytes against every key.
+// match finds the key that signed r.
 func (v *Verifier) match(r *provider.Request, sc *scratch) (*key, string) {
-	if len(v.keys) == 0 && v.captures != "" {
-		return nil, KeyUnavailable // the handshake that brings it has not been yet
+	if len(v.keys) == 0 {
+		switch {
+		case v.captures != "":
+			return nil, KeyUnavailable // the handshake that brings it has not been yet
+		case v.published != nil:
+			return v.published.match(v, r, sc)
+		}
 	}
+	return v.matchAmong(v.keys, r, sc)
+}
+
+// matchAmong tries every spelling of the signed bytes against every key.
+func (v *Verifier) matchAmong(keys []key, r *provider.Request, sc *scratch) (*key, string) {
 	for n := 0; n < v.variants; n++ {
 		reason := v.message(r, sc, n)
 		if reason == skipVariant {
@@ -283,7 +294,7 @@ func (v *Verifier) match(r *provider.Request, sc *scratch) (*key, string) {
 		if reason != "" {
 			return nil, reason
 		}
-		if k := v.check(sc); k != nil {
+		if k := v.check(keys, sc); k != nil {
 			return k, ""
 		}
 	}
