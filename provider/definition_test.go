@@ -103,7 +103,7 @@ func TestBuiltin(t *testing.T) {
 		}
 	}
 	gh, _ := cat.Get("github")
-	if ranges, date := gh.IPRanges(); len(ranges) != 6 || date == "" {
+	if ranges, date := gh.IPRanges(); len(ranges) != 9 || date == "" {
 		t.Errorf("github: %v of %q", ranges, date)
 	}
 	if m, _ := cat.Get("meta"); strings.Join(m.Methods(), " ") != "POST GET" {
