@@ -167,6 +167,24 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestOldMeasure: a list shipped more than a year ago does not refuse one that has changed
+// by half; what cannot be right at all is refused still.
+func TestOldMeasure(t *testing.T) {
+	r := newRig(t, t.TempDir(), definition(t, "2025-11-20", shipped))
+	r.page.text = "0.0.0.0/0"
+	if err := r.Refresh(t.Context(), r.l); err == nil || !r.allows("52.15.183.38") || r.allows("8.8.8.8") {
+		t.Errorf("everybody: %v", err)
+	}
+	r.page.text = "3.69.109.8\n3.120.168.93\n"
+	if err := r.Refresh(t.Context(), r.l); err != nil || !r.allows("3.69.109.8") || r.allows("52.15.183.38") {
+		t.Errorf("all of it changed in a year: %v", err)
+	}
+	r.page.text = shippedLines // against the list of today
+	if err := r.Refresh(t.Context(), r.l); err == nil || !r.allows("3.69.109.8") {
+		t.Errorf("all of it changed in a day: %v", err)
+	}
+}
+
 var shippedLines = strings.ReplaceAll(shipped, ", ", "\n") + "\n"
 
 func many(n int) string {
