@@ -279,3 +279,26 @@ func TestContainsAllocates(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// FuzzKept: a kept list is in force only where it can be right.
+func FuzzKept(f *testing.F) {
+	for _, s := range []string{`{"date":"2026-11-20","ranges":["52.15.183.38/32","54.88.130.119/32","54.88.130.237/32"]}`, `{"date":"9","ranges":["0.0.0.0/0"]}`, `{"ranges":null}`, "[]", ""} {
+		f.Add([]byte(s))
+	}
+	dir, def := f.TempDir(), definition(f, "2026-01-03", shipped)
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if err := os.WriteFile(filepath.Join(dir, "x.json"), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		k := New(Options{Dir: dir})
+		list, _ := k.List(def).Prefixes()
+		if len(list) == 0 || len(list) > maxPrefixes {
+			t.Fatalf("%q: %d networks are in force", text, len(list))
+		}
+		for _, p := range list {
+			if !p.IsValid() || p.Bits() < widest4 {
+				t.Fatalf("%q: %s is in force", text, p)
+			}
+		}
+	})
+}
