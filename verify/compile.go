@@ -384,9 +384,7 @@ func (v *Verifier) addCredential(c provider.Credential, value string) error {
 			v.answer = k
 		}
 	case "reading_key":
-		if n := len(value); v.s.Scheme == "wechat" && n != 43 {
-			return fmt.Errorf("has %d characters: an EncodingAESKey has 43", n)
-		} else if v.s.Scheme != "wechat" && n != 16 && n != 24 && n != 32 {
+		if n := len(value); n != 16 && n != 24 && n != 32 && v.kind != primOwn { // own code knows its own
 			return fmt.Errorf("has %d characters: a key of AES has 32 (or 16, 24)", n)
 		}
 		if v.readingKey == "" {
