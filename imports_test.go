@@ -17,13 +17,14 @@ var arrows = map[string][]string{
 	"provider": {},
 	"archive":  {},
 	"verify":   {"provider"},
-	"iplist":   {"verify", "provider"},
+	"keep":     {},
+	"iplist":   {"verify", "provider", "keep"},
 	"ingest":   {"verify", "archive", "provider"},
 	"dedupe":   {"archive"},
-	"vault":    {},
+	"vault":    {"keep"},
 	"forward":  {"archive", "provider"},
 	"admin":    {"archive"},
-	"fetch":    {},
+	"fetch":    {"keep"},
 }
 
 // outside names the heavy libraries and the one package that may touch each.

@@ -153,3 +153,26 @@ func TestManyTenants(t *testing.T) {
 		t.Errorf("10,000 merchants took %s", took)
 	}
 }
+
+// FuzzTenantsFile: a merchants' file that somebody else writes; an error names the file,
+// and no secret of it stands in a message.
+func FuzzTenantsFile(f *testing.F) {
+	for _, s := range []string{"shop_1: {secret_key: the secret of the first shop}\n", "shop_1:\n  secret_key: [env:NO, x]\n", "- a\n", "a: &a [*a]\n", "shop_1: {secret_key: {a: b}}\n", "{}", "", "? {a: b}\n: - c\n", "<<: {a: b}\n", "a: b: c\n"} {
+		f.Add([]byte(s))
+	}
+	dir := f.TempDir()
+	file := filepath.Join(dir, "merchants.yaml")
+	text := []byte(tenantsConfig("file:" + file))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if err := os.WriteFile(file, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c, err := Parse("p.yaml", text, providers())
+		if (c == nil) == (err == nil) {
+			t.Fatalf("got %v, %v", c, err)
+		}
+		if err != nil && !strings.Contains(err.Error(), "merchants.yaml") && !strings.Contains(err.Error(), "p.yaml") {
+			t.Fatalf("the error has no place: %v", err)
+		}
+	})
+}

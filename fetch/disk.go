@@ -4,13 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"go.uber.org/zap"
+
+	"penstock/keep"
 )
 
 // file is a kept document as it stands on disk. What a POST carried is not in it.
@@ -22,32 +21,25 @@ type file struct {
 	Document  []byte    `json:"document"`
 }
 
-func (f *Fetcher) path(key string) string { return filepath.Join(f.o.Dir, key+".json") }
+const suffix = ".json"
+
+func (f *Fetcher) dir() keep.Dir { return keep.Dir(f.o.Dir) }
 
 // load reads what was kept. A file that cannot be read is passed over: it is fetched again.
 func (f *Fetcher) load() error {
 	if f.o.Dir == "" {
 		return nil
 	}
-	if err := os.MkdirAll(f.o.Dir, 0o700); err != nil {
-		return fmt.Errorf("keep published keys: %w", err)
-	}
-	names, err := os.ReadDir(f.o.Dir)
-	if err != nil {
+	names, err := f.dir().Names(suffix)
+	if err = errors.Join(err, f.dir().Sweep()); err != nil {
 		return fmt.Errorf("keep published keys: %w", err)
 	}
 	now := f.o.Now()
-	for _, n := range names {
-		key, ok := strings.CutSuffix(n.Name(), ".json")
-		if !ok || len(f.entries) >= maxKept {
-			if strings.HasSuffix(n.Name(), ".tmp") {
-				_ = os.Remove(filepath.Join(f.o.Dir, n.Name())) // left by a stop in the middle of a write
-			}
-			continue
-		}
+	for _, name := range names[:min(len(names), maxKept)] {
+		key := strings.TrimSuffix(name, suffix)
 		kept, err := f.readFile(key)
 		if err != nil {
-			f.log.Warn("a kept key document cannot be read; it will be fetched again", zap.String("file", n.Name()), zap.Error(err))
+			f.log.Warn("a kept key document cannot be read; it will be fetched again", zap.String("file", name), zap.Error(err))
 			continue
 		}
 		if now.Sub(kept.Fetched) > maxStale || kept.Fetched.After(now.Add(time.Hour)) {
@@ -60,7 +52,7 @@ func (f *Fetcher) load() error {
 }
 
 func (f *Fetcher) readFile(key string) (*file, error) {
-	text, err := os.ReadFile(f.path(key))
+	text, err := f.dir().Read(key + suffix)
 	if err != nil {
 		return nil, err
 	}
@@ -88,30 +80,7 @@ func (f *Fetcher) save(e *entry) error {
 	if err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(f.o.Dir, e.key+"-*.tmp")
-	if err != nil {
-		return err
-	}
-	_, err = tmp.Write(text)
-	if err == nil {
-		err = tmp.Sync()
-	}
-	err = errors.Join(err, tmp.Close())
-	if err == nil {
-		err = os.Rename(tmp.Name(), f.path(e.key))
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(tmp.Name()))
-	}
-	return syncDir(f.o.Dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return f.dir().Write(e.key+suffix, text)
 }
 
 // unlink forgets a document on disk.
@@ -119,7 +88,7 @@ func (f *Fetcher) unlink(key string) {
 	if f.o.Dir == "" {
 		return
 	}
-	if err := os.Remove(f.path(key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := f.dir().Remove(key + suffix); err != nil {
 		f.log.Warn("a kept key document cannot be removed", zap.Error(err))
 	}
 }

@@ -375,10 +375,10 @@ func TestBrokenFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Close()
-	if err := os.WriteFile(f.path(keyOf(doc, nil)), []byte(`{"url":`), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, keyOf(doc, nil)+suffix), []byte(`{"url":`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "x-1.tmp"), nil, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, ".writing-1"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	f = newFetcher(t, p, c, Options{Dir: dir})
@@ -387,7 +387,7 @@ func TestBrokenFile(t *testing.T) {
 	if n := p.hits.Load(); n != 2 {
 		t.Errorf("asked %d times", n)
 	}
-	if left, _ := filepath.Glob(filepath.Join(dir, "*.tmp")); len(left) != 0 {
+	if left, _ := filepath.Glob(filepath.Join(dir, ".writing-*")); len(left) != 0 {
 		t.Errorf("left behind %v", left)
 	}
 }

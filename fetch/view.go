@@ -87,7 +87,7 @@ func (h hosts) allow(u *url.URL) (pattern string, err error) {
 	switch {
 	case u.Scheme != "https":
 		return "", fmt.Errorf("fetch %s: only https is fetched", u.Redacted())
-	case u.User != nil || u.Port() != "" || u.Opaque != "" || u.Fragment != "":
+	case u.User != nil || u.Host != u.Hostname() || u.Opaque != "" || u.Fragment != "":
 		return "", fmt.Errorf("fetch %s: an address with user, port or fragment is not fetched", u.Redacted())
 	}
 	for _, p := range h {

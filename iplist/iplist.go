@@ -249,7 +249,11 @@ func (k *Keeper) refresh(ctx context.Context, l *List) (result string, err error
 	}
 	fresh = compact(fresh)
 	old := l.inForce.Load()
-	if err := sane(fresh, old.prefixes); err != nil {
+	measure := old.prefixes
+	if old.date < k.o.Now().Add(-maxMeasure).UTC().Format(time.DateOnly) {
+		measure = nil
+	}
+	if err := sane(fresh, measure); err != nil {
 		return "refused", err
 	}
 	day := k.o.Now().UTC().Format(time.DateOnly)
@@ -302,6 +306,10 @@ const (
 	widest6     = 24
 )
 
+// maxMeasure is how old a list may be to say of a newer one that it differs too much: of
+// one that was shipped long ago half may well have changed.
+const maxMeasure = 365 * 24 * time.Hour
+
 // special are networks that no provider sends from over the internet, beside the private,
 // loopback, link-local and multicast ones.
 var special = []netip.Prefix{
@@ -312,7 +320,7 @@ var special = []netip.Prefix{
 	netip.MustParsePrefix("fc00::/7"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff00::/8"),
 }
 
-// sane says why a list cannot be right, measured by the one in force.
+// sane says why a list cannot be right, measured by an older one; nil = there is none.
 func sane(fresh, old []netip.Prefix) error {
 	switch {
 	case len(fresh) == 0:

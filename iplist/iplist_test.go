@@ -167,6 +167,24 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestOldMeasure: a list shipped more than a year ago does not refuse one that has changed
+// by half; what cannot be right at all is refused still.
+func TestOldMeasure(t *testing.T) {
+	r := newRig(t, t.TempDir(), definition(t, "2025-11-20", shipped))
+	r.page.text = "0.0.0.0/0"
+	if err := r.Refresh(t.Context(), r.l); err == nil || !r.allows("52.15.183.38") || r.allows("8.8.8.8") {
+		t.Errorf("everybody: %v", err)
+	}
+	r.page.text = "3.69.109.8\n3.120.168.93\n"
+	if err := r.Refresh(t.Context(), r.l); err != nil || !r.allows("3.69.109.8") || r.allows("52.15.183.38") {
+		t.Errorf("all of it changed in a year: %v", err)
+	}
+	r.page.text = shippedLines // against the list of today
+	if err := r.Refresh(t.Context(), r.l); err == nil || !r.allows("3.69.109.8") {
+		t.Errorf("all of it changed in a day: %v", err)
+	}
+}
+
 var shippedLines = strings.ReplaceAll(shipped, ", ", "\n") + "\n"
 
 func many(n int) string {
@@ -260,4 +278,27 @@ func TestContainsAllocates(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() { r.l.Contains(ip) }); n > 0 {
 		t.Errorf("%v allocations", n)
 	}
+}
+
+// FuzzKept: a kept list is in force only where it can be right.
+func FuzzKept(f *testing.F) {
+	for _, s := range []string{`{"date":"2026-11-20","ranges":["52.15.183.38/32","54.88.130.119/32","54.88.130.237/32"]}`, `{"date":"9","ranges":["0.0.0.0/0"]}`, `{"ranges":null}`, "[]", ""} {
+		f.Add([]byte(s))
+	}
+	dir, def := f.TempDir(), definition(f, "2026-01-03", shipped)
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if err := os.WriteFile(filepath.Join(dir, "x.json"), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		k := New(Options{Dir: dir})
+		list, _ := k.List(def).Prefixes()
+		if len(list) == 0 || len(list) > maxPrefixes {
+			t.Fatalf("%q: %d networks are in force", text, len(list))
+		}
+		for _, p := range list {
+			if !p.IsValid() || p.Bits() < widest4 {
+				t.Fatalf("%q: %s is in force", text, p)
+			}
+		}
+	})
 }

@@ -4,11 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
-	"os"
-	"path/filepath"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"penstock/keep"
 )
 
 // kept is a last good list on disk.
@@ -17,15 +18,15 @@ type kept struct {
 	Ranges []netip.Prefix `json:"ranges"`
 }
 
-func (k *Keeper) path(name string) string { return filepath.Join(k.o.Dir, name+".json") }
+func (k *Keeper) dir() keep.Dir { return keep.Dir(k.o.Dir) }
 
 // load reads a kept list; none is no error.
 func (k *Keeper) load(name string) ([]netip.Prefix, string, error) {
 	if k.o.Dir == "" {
 		return nil, "", nil
 	}
-	b, err := os.ReadFile(k.path(name))
-	if errors.Is(err, os.ErrNotExist) {
+	b, err := k.dir().Read(name + ".json")
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, "", nil
 	}
 	if err != nil {
@@ -33,7 +34,7 @@ func (k *Keeper) load(name string) ([]netip.Prefix, string, error) {
 	}
 	var l kept
 	if err := json.Unmarshal(b, &l); err != nil {
-		return nil, "", fmt.Errorf("read %s: %w", k.path(name), err)
+		return nil, "", fmt.Errorf("read %s.json: %w", name, err)
 	}
 	return l.Ranges, l.Date, nil
 }
@@ -43,26 +44,11 @@ func (k *Keeper) save(name string, list []netip.Prefix, day string) error {
 	if k.o.Dir == "" {
 		return nil
 	}
-	if err := os.MkdirAll(k.o.Dir, 0o750); err != nil {
-		return err
-	}
 	b, err := json.Marshal(kept{Date: day, Ranges: list})
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(k.o.Dir, name+".*.tmp")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), k.path(name))
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
+	return k.dir().Write(name+".json", b)
 }
 
 type metrics struct {

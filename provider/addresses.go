@@ -16,8 +16,12 @@ type AddressList struct {
 	URL    string `yaml:"url"`    // https; the host is the only one that is asked
 	Format string `yaml:"format"` // text (one a line, # begins a comment) or json
 	// Paths lead to the lists in a JSON document: "hooks", "data.ipv4_cidrs",
-	// "items.*.cidr". None: the document is the list.
+	// "items.*.cidr" ("*" is every element of a list, or every member of an object). None:
+	// the document is the list.
 	Paths []string `yaml:"paths,omitempty"`
+	// Where keeps those of the objects that the last part of a path is a member of, by
+	// their other members: a text that is equal, or a list that has it.
+	Where map[string]string `yaml:"where,omitempty"`
 }
 
 func (p *AddressList) validate() error {
@@ -27,8 +31,10 @@ func (p *AddressList) validate() error {
 		return fmt.Errorf("%q is no https URL", p.URL)
 	case p.Format != "text" && p.Format != "json":
 		return fmt.Errorf("format %q is neither text nor json", p.Format)
-	case p.Format == "text" && len(p.Paths) > 0:
+	case p.Format == "text" && len(p.Paths)+len(p.Where) > 0:
 		return errors.New("a text has no paths")
+	case len(p.Where) > 0 && len(p.Paths) == 0:
+		return errors.New("where needs paths: it chooses among the objects that they lead through")
 	}
 	return nil
 }
@@ -49,7 +55,7 @@ func (p *AddressList) Read(doc []byte) ([]netip.Prefix, error) {
 	var parser fastjson.Parser
 	v, err := parser.ParseBytes(doc)
 	if err != nil {
-		return nil, fmt.Errorf("it is no JSON: %w", err)
+		return nil, errors.New("it is no JSON: " + clipText(err.Error(), 200))
 	}
 	paths := p.Paths
 	if len(paths) == 0 {
@@ -57,19 +63,21 @@ func (p *AddressList) Read(doc []byte) ([]netip.Prefix, error) {
 	}
 	for _, path := range paths {
 		at := []*fastjson.Value{v}
-		for _, part := range strings.FieldsFunc(path, func(r rune) bool { return r == '.' }) {
+		parts := strings.FieldsFunc(path, func(r rune) bool { return r == '.' })
+		for i, part := range parts {
+			if i == len(parts)-1 {
+				at = p.among(at)
+			}
 			at = descend(at, part)
 		}
 		found := len(texts)
-		for _, v := range descend(at, "*") {
-			if s, err := v.StringBytes(); err == nil {
-				texts = append(texts, string(s))
-			}
-		}
 		for _, v := range at {
-			if s, err := v.StringBytes(); err == nil {
-				texts = append(texts, string(s))
+			if v.Type() == fastjson.TypeArray {
+				for _, element := range descend([]*fastjson.Value{v}, "*") {
+					texts = appendText(texts, element)
+				}
 			}
+			texts = appendText(texts, v)
 		}
 		if len(texts) == found {
 			return nil, fmt.Errorf("it has no addresses at %q: its form has changed", path)
@@ -78,17 +86,55 @@ func (p *AddressList) Read(doc []byte) ([]netip.Prefix, error) {
 	return readRanges(texts)
 }
 
-// descend goes one part down a path; * is every element of a list.
+func appendText(texts []string, v *fastjson.Value) []string {
+	if s, err := v.StringBytes(); err == nil {
+		texts = append(texts, string(s))
+	}
+	return texts
+}
+
+// among keeps the objects that Where fits.
+func (p *AddressList) among(at []*fastjson.Value) (out []*fastjson.Value) {
+	if len(p.Where) == 0 {
+		return at
+	}
+	for _, v := range at {
+		fits := true
+		for name, want := range p.Where {
+			fits = fits && says(v.Get(name), want)
+		}
+		if fits {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// says: a text that is want, or a list with it.
+func says(v *fastjson.Value, want string) bool {
+	if v == nil {
+		return false
+	}
+	for _, x := range append(v.GetArray(), v) {
+		if s, err := x.StringBytes(); err == nil && string(s) == want {
+			return true
+		}
+	}
+	return false
+}
+
+// descend goes one part down a path; * is every element of a list or member of an object.
 func descend(at []*fastjson.Value, part string) (out []*fastjson.Value) {
 	for _, v := range at {
-		if part != "*" {
+		switch {
+		case part != "*":
 			if x := v.Get(part); x != nil {
 				out = append(out, x)
 			}
-			continue
-		}
-		if list, err := v.Array(); err == nil {
-			out = append(out, list...)
+		case v.Type() == fastjson.TypeArray:
+			out = append(out, v.GetArray()...)
+		case v.Type() == fastjson.TypeObject:
+			v.GetObject().Visit(func(_ []byte, x *fastjson.Value) { out = append(out, x) })
 		}
 	}
 	return out

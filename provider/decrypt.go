@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -24,7 +25,8 @@ type Decrypt struct {
 	Key  string `yaml:"key"`  // the credential's name
 	// As is gcm (default) or cbc: the member is a text, base64 of AES-256-CBC under the
 	// key's SHA-256 with the initial vector in front, and what is inside takes the place of
-	// the whole document (Feishu).
+	// the whole document (Feishu). Or wechat: a text of an XML document, as WeChat's safe
+	// mode writes it; what is inside is XML again and takes the place of the whole document.
 	As string `yaml:"as,omitempty"`
 	// Text, Nonce and With are the names inside the member: base64 with the tag behind,
 	// and two plain texts.
@@ -56,8 +58,14 @@ func (d *Definition) checkDecrypt() error {
 			return mistake("decrypt.key", fmt.Errorf("%q is no secret credential of this definition", name))
 		}
 	}
+	if x := d.Decrypt; x != nil && x.As == "wechat" {
+		if x.Path.root > rootDoc || len(x.Path.steps) != 2 || x.Text != "" || x.Nonce != "" {
+			return mistake("decrypt", errors.New("as wechat wants path (xml.Encrypt) and key, and nothing else"))
+		}
+		return nil
+	}
 	if x := d.Decrypt; x != nil && (x.Path.root > rootDoc || len(x.Path.steps) != 1 || x.Path.steps[0].key == "" || x.As != "cbc" && (x.Text == "" || x.Nonce == "") || x.As != "" && x.As != "gcm" && x.As != "cbc") {
-		return mistake("decrypt", errors.New("path (a member at the document's top), key, as (gcm or cbc), and for gcm text and nonce are wanted"))
+		return mistake("decrypt", errors.New("path (a member at the document's top), key, as (gcm, cbc or wechat), and for gcm text and nonce are wanted"))
 	}
 	return nil
 }
@@ -72,6 +80,9 @@ func (c *reading) unseal() error {
 	}
 	name := x.Path.steps[0].key
 	sealed := c.root.Get(name)
+	if x.As == "wechat" {
+		return c.unsealXML(c.root.Get(name, x.Path.steps[1].key))
+	}
 	if x.As == "cbc" {
 		return c.unsealDocument(sealed)
 	}
@@ -115,6 +126,56 @@ func (c *reading) unsealDocument(sealed *fastjson.Value) error {
 	return fmt.Errorf("%s: %w", c.d.Decrypt.Path, errSealed)
 }
 
+// unsealXML opens WeChat's safe mode. A body without the sealed text is in the clear.
+func (c *reading) unsealXML(sealed *fastjson.Value) error {
+	if sealed == nil || sealed.Type() != fastjson.TypeString {
+		return nil
+	}
+	for _, secret := range c.r.Secrets[c.d.Decrypt.Key] {
+		plain, ok := OpenWeChat([]byte(secret), sealed.GetStringBytes())
+		if !ok {
+			continue
+		}
+		if text, err := xmlWithLists(plain, c.d.prog.lists); err == nil {
+			return c.openJSON(text, plain)
+		}
+	}
+	return fmt.Errorf("%s: %w", c.d.Decrypt.Path, errSealed)
+}
+
+// weChatBlock is what WeChat pads to, twice the cipher's own block.
+const weChatBlock = 32
+
+// OpenWeChat opens a message of WeChat's safe mode: base64 of AES-256-CBC under the
+// EncodingAESKey (43 characters of base64), whose first half is the initial vector too.
+// Inside stand 16 random bytes, the length, the message, the account's id, and a padding.
+// Source: silenceper/wechat util/crypto.go; Tencent's WXBizMsgCrypt.
+func OpenWeChat(secret, text []byte) ([]byte, bool) {
+	key, err := base64.RawStdEncoding.DecodeString(string(secret)) // its last two bits may be anything
+	if err != nil || len(key) != 32 {
+		return nil, false
+	}
+	raw, err := base64.StdEncoding.DecodeString(string(text))
+	if err != nil || len(raw) < weChatBlock || len(raw)%aes.BlockSize != 0 {
+		return nil, false
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, false
+	}
+	cipher.NewCBCDecrypter(block, key[:aes.BlockSize]).CryptBlocks(raw, raw)
+	pad := int(raw[len(raw)-1])
+	if pad == 0 || pad > weChatBlock || len(raw)-pad < 20 {
+		return nil, false
+	}
+	inner := raw[20 : len(raw)-pad]
+	n := binary.BigEndian.Uint32(raw[16:20])
+	if n == 0 || uint64(n) > uint64(len(inner)) {
+		return nil, false
+	}
+	return inner[:n:n], true
+}
+
 // OpenCBC opens base64 of AES-256-CBC under the SHA-256 of a secret, the initial vector in
 // front, PKCS#7 behind. What is inside is taken from its first brace to its last. Nobody
 // learns which of the steps failed.
@@ -146,7 +207,7 @@ func OpenCBC(secret, text []byte) ([]byte, bool) {
 // that is sealed already, stays.
 func (x *Decrypt) Seal(body, secret []byte) ([]byte, error) {
 	doc, err := fastjson.ParseBytes(body)
-	if err != nil || x.As == "cbc" { // such a provider is read in the clear as well
+	if err != nil || x.As == "cbc" || x.As == "wechat" { // such a provider is read in the clear as well
 		return body, nil //nolint:nilerr // no JSON: nothing to seal
 	}
 	name := x.Path.steps[0].key

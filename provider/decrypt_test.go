@@ -2,6 +2,9 @@ package provider
 
 import (
 	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"encoding/base64"
 	"strings"
 	"testing"
 )
@@ -61,5 +64,61 @@ func TestSealMistakes(t *testing.T) {
 		if _, err := Parse("f.yaml", []byte(head+bad+"\n")); err == nil {
 			t.Errorf("%s was taken", bad)
 		}
+	}
+}
+
+// sealWeChat seals as WeChat's safe mode does.
+func sealWeChat(t *testing.T, key, message, account string) string {
+	t.Helper()
+	k, err := base64.RawStdEncoding.DecodeString(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := append([]byte("sixteen-bytes-00"), 0, 0, byte(len(message)>>8), byte(len(message)))
+	text = append(append(text, message...), account...)
+	pad := 32 - len(text)%32
+	text = append(text, bytes.Repeat([]byte{byte(pad)}, pad)...)
+	block, err := aes.NewCipher(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cipher.NewCBCEncrypter(block, k[:16]).CryptBlocks(text, text)
+	return base64.StdEncoding.EncodeToString(text)
+}
+
+// TestWeChatSafeMode: what is sealed is read where the key is there; without it, and under
+// another, the delivery is still an event, and says that it is sealed.
+func TestWeChatSafeMode(t *testing.T) {
+	const key = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"
+	const message = "<xml><ToUserName>gh_1</ToUserName><FromUserName>o1</FromUserName><CreateTime>1780000000</CreateTime><MsgType>text</MsgType><Content>hello</Content><MsgId>77</MsgId></xml>"
+	cat, err := Builtin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	def, _ := cat.Get("wechat")
+	if names := def.ReadingCredentials(); len(names) != 1 || names[0] != "aes_key" {
+		t.Errorf("reading credentials %q", names)
+	}
+	read := func(body string, keys ...string) Event {
+		t.Helper()
+		r := &Request{Method: "POST", Target: []byte("/in/wechat?signature=x"), Body: []byte(body), Header: MakeHeader([][2]string{{"Content-Type", "text/xml"}}),
+			Secrets: map[string][]string{"aes_key": keys}}
+		events, err := def.Events(r)
+		if err != nil || len(events) != 1 {
+			t.Fatalf("%d events, %v", len(events), err)
+		}
+		return events[0]
+	}
+	body := "<xml><ToUserName>gh_1</ToUserName><Encrypt><![CDATA[" + sealWeChat(t, key, message, "wx0123456789abcdef") + "]]></Encrypt></xml>"
+	if e := read(body, strings.Repeat("k", 43), key); e.Tenant != "gh_1" || e.Subject != "o1" || e.Type != "text" || !strings.Contains(string(e.Payload), "<Content>hello</Content>") {
+		t.Errorf("opened: %+v", e)
+	}
+	for what, e := range map[string]Event{"no key": read(body), "another key": read(body, strings.Repeat("k", 43)), "a broken key": read(body, "x")} {
+		if strings.Contains(string(e.Payload), "hello") || !strings.Contains(string(e.Payload), "Encrypt") || e.Subject == "o1" {
+			t.Errorf("%s: %+v", what, e)
+		}
+	}
+	if e := read(message, key); e.Subject != "o1" || e.Type != "text" {
+		t.Errorf("in the clear: %+v", e)
 	}
 }

@@ -11,6 +11,9 @@ import (
 const head = "name: x\nscheme: none\n"
 
 // TestMistakes: every mistake of a definition is found at load, and where it stands.
+// asymmetric is a scheme whose keys may be published.
+const asymmetric = "name: x\nscheme: ed25519\nsigned: '{body}'\nsignature: {header: A, encoding: hex}\n"
+
 func TestMistakes(t *testing.T) {
 	for _, c := range []struct{ text, at, says string }{
 		{head + "evnt: {}\n", "3:1", "unknown field"},
@@ -51,6 +54,14 @@ func TestMistakes(t *testing.T) {
 		{"name: X\nscheme: none\n", "1:1", "small letters"},
 		{"name: x\nscheme: hmca\n", "2:1", "hmca"},
 		{"name: x\nscheme: hmac\nalgorithm: sha256\nsigned: '{body}'\nsignature: {header: A, encoding: hexx}\n", "5:", "hexx"},
+		{asymmetric + "published: {hosts: [a.example]}\n", "5:", "where the keys stand"},
+		{asymmetric + "published: {hosts: [a.example], url: \"http://a.example/k\"}\n", "5:", "https:// only"},
+		{asymmetric + "published: {hosts: [b.example], url: \"https://a.example/k\"}\n", "5:", "never be asked"},
+		{asymmetric + "published: {hosts: [a.example], url: \"https://a.example/k\", format: xml}\n", "5:", "xml"},
+		{asymmetric + "published: {hosts: [a.example], url: \"https://a.example/k\", format: json}\n", "5:", "where in the document"},
+		{asymmetric + "published: {hosts: [a.example], url: \"https://a.example/k\", path: x}\n", "5:", "goes with format json"},
+		{asymmetric + "published: {hosts: [a.example], url: \"https://a.example/k\", format: pem}\nkey_id: {header: K}\n", "5:", "key_id asks for one"},
+		{"name: x\nscheme: hmac\nalgorithm: sha256\nsigned: '{body}'\nsignature: {header: A, encoding: hex}\npublished: {hosts: [a.example], url: \"https://a.example/k\"}\n", "6:", "shared secret"},
 		{"- a\n", "1:1", ""}, {"", "1:1", ""}, {"a: b: c\n", "1:", ""},
 	} {
 		_, err := Parse("f.yaml", []byte(c.text))
@@ -92,7 +103,7 @@ func TestBuiltin(t *testing.T) {
 		}
 	}
 	gh, _ := cat.Get("github")
-	if ranges, date := gh.IPRanges(); len(ranges) != 6 || date == "" {
+	if ranges, date := gh.IPRanges(); len(ranges) != 9 || date == "" {
 		t.Errorf("github: %v of %q", ranges, date)
 	}
 	if m, _ := cat.Get("meta"); strings.Join(m.Methods(), " ") != "POST GET" {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"fmt"
+	"net/url"
 	"strings"
 	"time"
 
@@ -49,8 +50,12 @@ type JWTClaim struct {
 type Published struct {
 	// Hosts may be asked, and no other; "*" stands for one label.
 	Hosts []string `yaml:"hosts,omitempty"`
-	// URL is the address of the key set, where it is always the same.
+	// URL is the address of the keys, where it is always the same.
 	URL string `yaml:"url,omitempty"`
+	// Format is what stands there: jwks (default; a JSON Web Key Set), pem (a key or a
+	// certificate, several one after another), or json (a text in PEM at Path).
+	Format string `yaml:"format,omitempty"`
+	Path   string `yaml:"path,omitempty"` // "config.webhook.public_key"
 	// Ask is where one key is asked for by the id that a delivery names.
 	Ask *AskForKey `yaml:"ask,omitempty"`
 }
@@ -63,6 +68,42 @@ type AskForKey struct {
 	ID   string            `yaml:"id"`   // member that is the key's id
 }
 
+// publicSchemes verify signed bytes with a public key, which may be a published one.
+var publicSchemes = []string{"rsa", "ecdsa", "ed25519"}
+
+func (c *schemeCheck) published(p *Published) {
+	generic := contains(publicSchemes, c.s.Scheme)
+	if !generic && c.s.Scheme != "jwt" && !IsOwnScheme(c.s.Scheme) {
+		c.add("published", "scheme %s verifies with a shared secret: no published key is asked for", c.s.Scheme)
+	}
+	u, err := url.Parse(p.URL)
+	switch {
+	case p.URL == "" && generic:
+		c.add("published.url", "missing: where the keys stand")
+	case p.URL == "":
+	case err != nil || u.Scheme != "https" || u.Host == "":
+		c.add("published.url", "%q: https:// only", p.URL)
+	case !contains(p.Hosts, u.Host):
+		c.add("published.hosts", "%s is not among them, and published.url is there: it could never be asked", u.Host)
+	}
+	c.oneOf("published.format", p.Format, []string{"jwks", "pem", "json"}, false)
+	if (p.Format == "json") != (p.Path != "") {
+		c.add("published.path", "goes with format json, and format json needs it: where in the document the key stands")
+	}
+	if p.Format != "" && p.Format != "jwks" && !generic {
+		c.add("published.format", "%q: schemes rsa, ecdsa and ed25519 alone read a key that is no key set", p.Format)
+	}
+	if p.Format != "" && p.Format != "jwks" && c.s.KeyID != nil {
+		c.add("published.format", "%q: such a key has no id, and key_id asks for one", p.Format)
+	}
+	if p.Ask != nil && (!strings.HasPrefix(p.Ask.URL, "https://") || p.Ask.ID == "" || c.s.Scheme != "jwt") {
+		c.add("published.ask", "a url with https://, the member id, and scheme jwt are wanted")
+	}
+	if len(p.Hosts) == 0 && c.s.Settings["jwks_url"] == nil {
+		c.add("published.hosts", "missing: which hosts may be asked")
+	}
+}
+
 var jwtAlgorithms = []string{"HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 
 func (c *schemeCheck) jwt() {
@@ -70,16 +111,8 @@ func (c *schemeCheck) jwt() {
 	if (j != nil) != (c.s.Scheme == "jwt") {
 		c.add("jwt", "goes with scheme jwt, and scheme jwt needs it")
 	}
-	if p := c.s.Published; p != nil {
-		if p.URL != "" && !strings.HasPrefix(p.URL, "https://") {
-			c.add("published.url", "%q: https:// only", p.URL)
-		}
-		if p.Ask != nil && (!strings.HasPrefix(p.Ask.URL, "https://") || p.Ask.ID == "" || c.s.Scheme != "jwt") {
-			c.add("published.ask", "a url with https://, the member id, and scheme jwt are wanted")
-		}
-		if len(p.Hosts) == 0 && c.s.Settings["jwks_url"] == nil {
-			c.add("published.hosts", "missing: which hosts may be asked")
-		}
+	if c.s.Published != nil {
+		c.published(c.s.Published)
 	}
 	if j == nil {
 		return

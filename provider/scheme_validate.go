@@ -320,6 +320,9 @@ func (c *schemeCheck) answers() {
 			if m.JSON == "" || ch.Echo == nil || c.s.Scheme != "hmac" || ch.Reply.Charset != "" {
 				c.add(at+".reply.mac", "needs json, an echo of charset token, and scheme hmac")
 			}
+			if !ch.Signed && (c.s.Signed != "{body}" || c.s.StrictJSON) {
+				c.add(at+".reply.mac", "would sign a stranger's deliveries: an unsigned handshake is answered with a MAC only where signed is {body} (without strict_json), and such a body is refused then")
+			}
 		}
 		if ch.Reply.Max < 0 || ch.Reply.Max > 4096 {
 			c.add(at+".reply.max", "%d is not within 0..4096", ch.Reply.Max)

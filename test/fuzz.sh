@@ -5,6 +5,6 @@ cd "$(dirname "$0")/.."
 for pkg in $(go list ./...); do
 	for f in $(go test -list '^Fuzz' "$pkg" | grep '^Fuzz' || true); do
 		echo "== $pkg $f"
-		go test "$pkg" -run '^$' -fuzz "^$f\$" -fuzztime "${1:-30s}"
+		go test "$pkg" -run '^$' -fuzz "^$f\$" -fuzztime "${1:-30s}" -fuzzminimizetime 5s
 	done
 done

@@ -2,6 +2,7 @@ package verify
 
 import (
 	"encoding/hex"
+	"encoding/json"
 	"strconv"
 	"time"
 
@@ -15,6 +16,12 @@ func (v *Verifier) compileAnswers() {
 		if c.Capture != nil {
 			v.captures = c.Capture.Credential
 		}
+		if c.Reply.MAC != nil && !c.Signed {
+			v.bodyRule = notAnswered
+		}
+	}
+	if v.s.StrictJSON {
+		v.bodyRule = jsonOrNothing
 	}
 	v.ack = Reply{Status: 200}
 	if a := v.s.Ack; a != nil {
@@ -29,6 +36,12 @@ func (v *Verifier) compileAnswers() {
 		v.refusal = &r
 	}
 }
+
+// notAnswered: what a stranger can have signed in an unsigned handshake is no delivery.
+func notAnswered(body []byte) bool { return !echoable(body, provider.ReplyFormat{}) }
+
+// jsonOrNothing: what else follows a right hash was continued without the key.
+func jsonOrNothing(body []byte) bool { return len(body) == 0 || json.Valid(body) }
 
 func fixedReply(a *provider.Answer, status int) Reply {
 	r := Reply{Status: a.Status, ContentType: a.ContentType}

@@ -62,6 +62,11 @@ func TestCRC(t *testing.T) {
 		wantReason(t, token, ask("crc_token="+url.QueryEscape(token)), Policy)
 	}
 	wantReason(t, "twice", ask("crc_token=a&crc_token=b"), "*")
+	// The answer is the signature of a body equal to the token: no such body is a delivery.
+	forged := delivery("x")
+	forged.Body = []byte("1234567890")
+	answer := strings.TrimSuffix(strings.TrimPrefix(string(ask("crc_token=1234567890").Reply.Body), `{"response_token":"`), `"}`)
+	wantReason(t, "signed by the CRC", v.Verify(with(forged, "x-twitter-webhooks-signature", answer), testNow), Policy)
 	post := &provider.Request{Method: "POST", Target: []byte("/in/x?crc_token=a"), Body: []byte(`{}`)}
 	wantReason(t, "as a POST", v.Verify(post, testNow), SignatureMissing)
 }
@@ -120,6 +125,7 @@ func TestReplyMistakes(t *testing.T) {
 	const head = "scheme: hmac\nalgorithm: sha256\nsigned: \"{body}\"\nsignature: {header: X-Sig, encoding: hex}\nchallenge:\n"
 	for _, text := range []string{
 		"  - {method: GET, query: {a: \"\"}, echo: {query: a}, reply: {charset: printable, mac: {json: b, encoding: hex}}}",
+		"  - {method: GET, query: {a: \"\"}, echo: {query: a}, reply: {mac: {json: b, encoding: hex}}}\nstrict_json: true",
 		"  - {method: GET, query: {a: \"\"}, reply: {mac: {json: b, encoding: hex}}}",
 		"  - {method: GET, query: {a: \"\"}, echo: {query: a}, reply: {mac: {json: b}}}",
 		"  - {method: POST, body: \"(\"}",

@@ -11,28 +11,28 @@ import (
 
 // check compares the signatures in sc with what each key makes of sc.parts and returns
 // the key that matches. Every comparison of a MAC is hmac.Equal on decoded bytes.
-func (v *Verifier) check(sc *scratch) *key {
+func (v *Verifier) check(keys []key, sc *scratch) *key {
 	switch v.kind {
 	case primHMAC, primHash:
-		for i := range v.keys {
-			if !v.keyNamed(&v.keys[i], sc) {
+		for i := range keys {
+			if !v.keyNamed(&keys[i], sc) {
 				continue
 			}
-			want := v.sumWith(&v.keys[i], sc.alg, sc)
+			want := v.sumWith(&keys[i], sc.alg, sc)
 			for _, sig := range sc.sigs[:sc.nsig] {
 				if hmac.Equal(want, sig) {
-					return &v.keys[i]
+					return &keys[i]
 				}
 			}
 		}
 	case primRSA, primECDSA, primEd25519:
-		for i := range v.keys {
-			if !v.keyNamed(&v.keys[i], sc) {
+		for i := range keys {
+			if !v.keyNamed(&keys[i], sc) {
 				continue
 			}
 			for _, sig := range sc.sigs[:sc.nsig] {
-				if v.checkPublic(&v.keys[i], sig, sc) {
-					return &v.keys[i]
+				if v.checkPublic(&keys[i], sig, sc) {
+					return &keys[i]
 				}
 			}
 		}

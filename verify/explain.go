@@ -180,6 +180,9 @@ func (v *Verifier) explainKeys(r *provider.Request, now time.Time, e *Explanatio
 		}
 		e.Keys = append(e.Keys, x)
 	}
+	if v.published != nil {
+		e.Keys = append(e.Keys, ExplainKey{Credential: "published keys of " + v.published.url, Match: e.VerifiedBy != ""})
+	}
 }
 
 // explainShared names what came in place of a shared text by its fingerprint.

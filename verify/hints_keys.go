@@ -62,7 +62,7 @@ func (v *Verifier) sibling(keys []key, at string) *Verifier {
 	other := &Verifier{
 		name: v.name, s: v.s, kind: v.kind, alg: v.alg, minAlg: v.minAlg, words: v.words, pieces: v.pieces,
 		fields: v.fields, variants: v.variants, separator: v.separator, sig: v.sig, ts: v.ts, b64: v.b64, b64url: v.b64url,
-		named: v.named, url: at, keyInside: v.keyInside, trios: v.trios, keys: keys, tolerance: v.tolerance, source: v.source, require: v.require,
+		named: v.named, url: at, keyInside: v.keyInside, trios: v.trios, keys: keys, tolerance: v.tolerance, source: v.source, published: v.published, require: v.require, bodyRule: v.bodyRule,
 		signing: v.signing, tokens: v.tokens, token: v.token, settings: v.settings, pools: v.pools,
 	}
 	if other.compileOwn() != nil {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha1"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,6 +26,9 @@ type wechat struct {
 func newWeChat(v *Verifier) (ownScheme, error) {
 	if len(v.keys) == 0 {
 		return nil, errors.New("has no token")
+	}
+	if n := len(v.readingKey); n != 0 && n != 43 {
+		return nil, fmt.Errorf("aes_key has %d characters: an EncodingAESKey has 43", n)
 	}
 	return &wechat{v: v}, nil
 }

@@ -4,7 +4,6 @@ package verify
 
 import (
 	"encoding/base64"
-	"encoding/json"
 	"slices"
 	"sync"
 	"time"
@@ -116,6 +115,7 @@ type Verifier struct {
 	ts        *tsReader
 	tolerance time.Duration
 	require   []requirement
+	bodyRule  func(body []byte) bool // what a signed body must be; nil = anything
 	trios     []trio
 	token     *tokenReader
 
@@ -138,6 +138,7 @@ type Verifier struct {
 	ownHandshake ownHandshake
 	ownAck       ownAck
 	source       KeySource
+	published    *keySet // of a scheme without own code; nil = the source's keys count
 	settings     map[string]string
 
 	naming   func(r *provider.Request) error // names the merchant of test deliveries
@@ -261,8 +262,8 @@ func (v *Verifier) checkSigned(r *provider.Request, now time.Time, sc *scratch) 
 	if reason := v.checkSyntax(sc); reason != "" {
 		return "", reason
 	}
-	if v.s.StrictJSON && len(r.Body) > 0 && !json.Valid(r.Body) {
-		return "", Policy // a hash continued without the key
+	if v.bodyRule != nil && !v.bodyRule(r.Body) {
+		return "", Policy
 	}
 	if reason := v.checkMerchants(r, sc); reason != "" {
 		return "", reason
@@ -270,11 +271,21 @@ func (v *Verifier) checkSigned(r *provider.Request, now time.Time, sc *scratch) 
 	return k.by, ""
 }
 
-// match tries every spelling of the signed bytes against every key.
+// match finds the key that signed r.
 func (v *Verifier) match(r *provider.Request, sc *scratch) (*key, string) {
-	if len(v.keys) == 0 && v.captures != "" {
-		return nil, KeyUnavailable // the handshake that brings it has not been yet
+	if len(v.keys) == 0 {
+		switch {
+		case v.captures != "":
+			return nil, KeyUnavailable // the handshake that brings it has not been yet
+		case v.published != nil:
+			return v.published.match(v, r, sc)
+		}
 	}
+	return v.matchAmong(v.keys, r, sc)
+}
+
+// matchAmong tries every spelling of the signed bytes against every key.
+func (v *Verifier) matchAmong(keys []key, r *provider.Request, sc *scratch) (*key, string) {
 	for n := 0; n < v.variants; n++ {
 		reason := v.message(r, sc, n)
 		if reason == skipVariant {
@@ -283,7 +294,7 @@ func (v *Verifier) match(r *provider.Request, sc *scratch) (*key, string) {
 		if reason != "" {
 			return nil, reason
 		}
-		if k := v.check(sc); k != nil {
+		if k := v.check(keys, sc); k != nil {
 			return k, ""
 		}
 	}
