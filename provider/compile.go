@@ -267,8 +267,14 @@ func (d *Definition) compilePlans() error {
 			return mistake(at, errors.New("a shape needs name and when"))
 		}
 		id := s.Identity
-		if id.IsZero() && len(s.Event.ID) == 0 {
+		switch {
+		case !id.IsZero():
+		case len(s.Event.ID) == 0:
 			id = d.Identity
+		case !d.Identity.IsZero():
+			// Neither would be safe to guess: the definition's fields may not be in such a
+			// delivery, and the id alone may be one for two charges.
+			return mistake(at, fmt.Errorf("the shape %q has an id of its own, so the definition's identity does not hold for it; state its identity too (identity: id, or the fields that tell two of them apart)", s.Name))
 		}
 		pl, err := d.newPlan(merge(d.Event, s.Event), id)
 		if err != nil {
