@@ -15,6 +15,7 @@ func pairsOfOthers() []apart {
 	truelayer := `{"type":"#1","event_id":"#2","payment_id":"#3","refund_id":"#4"}`
 	p24 := `{"merchantId":1,"posId":1,"sessionId":"#1","amount":100,"originAmount":100,"currency":"PLN","orderId":#2,"methodId":1,"statement":"s"}`
 	dodo := `{"business_id":"b","type":"refund.succeeded","data":{"refund_id":"#1","payment_id":"p","amount":100,"currency":"EUR"}}`
+	paymob := `{"type":"TRANSACTION","obj":{"id":1,"success":true,"pending":false,"is_refunded":true,"refunded_amount_cents":#1,"amount_cents":900,"currency":"EGP","created_at":"1","integration_id":1,"owner":1,"order":{"id":5}}}`
 	return []apart{
 		{name: "alipay", what: "refund", is: "refund.succeeded", a: in(alipay, "n1", "1", "&refund_fee=1.00&out_biz_no=r1"), b: in(alipay, "n2", "1", "&refund_fee=2.00&out_biz_no=r2")},
 		{name: "alipay", what: "withholding", is: "payment.captured", a: in(alipay, "n1", "1", "&agreement_no=g"), b: in(alipay, "n2", "2", "&agreement_no=g")},
@@ -46,6 +47,7 @@ func pairsOfOthers() []apart {
 		{name: "dwolla", what: "transfer", is: "dwolla.transfer_completed", a: `{"id":"1","resourceId":"r1","topic":"transfer_completed"}`, b: `{"id":"2","resourceId":"r2","topic":"transfer_completed"}`},
 		{name: "adyen_header", what: "transfer", is: "adyen.balancePlatform.transfer.updated", a: `{"type":"balancePlatform.transfer.updated","data":{"id":"1","status":"captured","amount":{"value":100,"currency":"EUR"}}}`, b: `{"type":"balancePlatform.transfer.updated","data":{"id":"2","status":"captured","amount":{"value":100,"currency":"EUR"}}}`},
 		{name: "generic_hash_concat", what: "payment", is: "payment.captured", a: `{"merchant_id":"m","amount":"1.00","currency":"EUR","order_id":"1","status":"paid"}`, b: `{"merchant_id":"m","amount":"1.00","currency":"EUR","order_id":"2","status":"paid"}`},
+		{name: "paymob", what: "partial refund of one payment", is: "refund.succeeded", a: in(paymob, "100"), b: in(paymob, "200")},
 		{name: "woocommerce", what: "order", is: "woocommerce.order.updated", headers: [2]string{"X-WC-Webhook-Delivery-ID", "d1"}, a: `{"id":1,"status":"processing","total":"1.00","currency":"EUR"}`, b: `{"id":2,"status":"processing","total":"1.00","currency":"EUR"}`},
 		{name: "standard_webhooks", what: "refund", is: "refund.succeeded", headers: [2]string{"webhook-id", "m1"}, a: in(dodo, "r1"), b: in(dodo, "r2")},
 	}

@@ -99,6 +99,9 @@ func (d *Definition) compile() error {
 	if p.ranges, err = parseRanges(append(append([]string(nil), d.Addresses.Ranges...), d.Addresses.Test...)); err != nil {
 		return mistake("ip_ranges", err)
 	}
+	if d.Addresses.None != "" && len(p.ranges)+len(d.Addresses.Refresh) > 0 {
+		return mistake("ip_ranges.none", errors.New("it says why there is no list, but there is one"))
+	}
 	for i := range d.Addresses.Refresh {
 		if err := d.Addresses.Refresh[i].validate(); err != nil {
 			return mistake("ip_ranges.refresh", err)
