@@ -150,6 +150,7 @@ func TestSumsSoFar(t *testing.T) {
 	cat := builtins(t)
 	for name, body := range map[string]string{
 		"fondy":        `{"payment_id":1,"order_id":"o","order_status":"approved","amount":"900","currency":"UAH","reversal_amount":"100"}`,
+		"paymob":       `{"type":"TRANSACTION","obj":{"id":1,"success":true,"pending":false,"is_refunded":true,"refunded_amount_cents":100,"amount_cents":900,"currency":"EGP","order":{"id":5}}}`,
 		"lemonsqueezy": `{"meta":{"event_name":"order_refunded"},"data":{"type":"orders","id":"1","attributes":{"status":"partial_refund","total":900,"currency":"EUR","refunded_amount":100}}}`,
 	} {
 		d, _ := cat.Get(name)
