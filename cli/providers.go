@@ -56,6 +56,7 @@ type providerRow struct {
 	IPRefreshed  bool            `json:"ip_ranges_refreshed,omitempty"`
 	IPRanges     []string        `json:"ip_ranges,omitempty"`
 	IPDate       string          `json:"ip_ranges_date,omitempty"`
+	IPNone       string          `json:"ip_ranges_none,omitempty"` // why there is no list
 	Weaknesses   []string        `json:"weaknesses,omitempty"`
 	SampleTypes  []string        `json:"sample_types"`
 }
@@ -88,8 +89,11 @@ func providerInfo(d *provider.Definition) providerRow {
 	for _, p := range ranges {
 		r.IPRanges = append(r.IPRanges, p.String())
 	}
+	r.IPNone = d.Addresses.None
 	if len(ranges) > 0 {
 		r.IPDate = date
+	} else if r.IPNone == "" {
+		r.IPNone = "none that we know of"
 	}
 	for _, c := range d.CredentialSpecs() {
 		r.Credentials = append(r.Credentials, credentialRow{c.Name, c.Secret, c.Required, c.AnyOf, c.About})
@@ -160,15 +164,15 @@ func (a *app) showProvider(name string, asJSON bool) int {
 		field("addresses", fmt.Sprintf("%d networks as of %s, %s; allow_ips: [provider] lets in nobody else:", len(r.IPRanges), r.IPDate, fresh))
 		fmt.Fprintf(w, "             %s\n", strings.ReplaceAll(strings.ReplaceAll(strings.Join(r.IPRanges, " ")+" ", "/32 ", " "), "/128 ", " "))
 	} else {
-		field("addresses", "none published that we know of")
+		field("addresses", r.IPNone)
 	}
-	if len(r.Events) > 0 {
-		head("Events")
-		for _, e := range r.Events {
-			fmt.Fprintf(w, "  %-24s %s\n", e.Type, strings.Join(e.From, "; "))
-		}
-		fmt.Fprintf(w, "  %-24s %s\n", r.Name+".<type>", "whatever else it sends")
+	head("Events")
+	rest := "whatever it sends"
+	for _, e := range r.Events {
+		fmt.Fprintf(w, "  %-24s %s\n", e.Type, strings.Join(e.From, "; "))
+		rest = "whatever else it sends"
 	}
+	fmt.Fprintf(w, "  %-24s %s\n", d.OwnType("<type>"), rest)
 	if len(r.Weaknesses) > 0 {
 		head("What its scheme does not protect from")
 		for _, x := range r.Weaknesses {

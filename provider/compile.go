@@ -99,6 +99,9 @@ func (d *Definition) compile() error {
 	if p.ranges, err = parseRanges(append(append([]string(nil), d.Addresses.Ranges...), d.Addresses.Test...)); err != nil {
 		return mistake("ip_ranges", err)
 	}
+	if d.Addresses.None != "" && len(p.ranges)+len(d.Addresses.Refresh) > 0 {
+		return mistake("ip_ranges.none", errors.New("it says why there is no list, but there is one"))
+	}
 	for i := range d.Addresses.Refresh {
 		if err := d.Addresses.Refresh[i].validate(); err != nil {
 			return mistake("ip_ranges.refresh", err)
@@ -267,8 +270,14 @@ func (d *Definition) compilePlans() error {
 			return mistake(at, errors.New("a shape needs name and when"))
 		}
 		id := s.Identity
-		if id.IsZero() && len(s.Event.ID) == 0 {
+		switch {
+		case !id.IsZero():
+		case len(s.Event.ID) == 0:
 			id = d.Identity
+		case !d.Identity.IsZero():
+			// Neither would be safe to guess: the definition's fields may not be in such a
+			// delivery, and the id alone may be one for two charges.
+			return mistake(at, fmt.Errorf("the shape %q has an id of its own, so the definition's identity does not hold for it; state its identity too (identity: id, or the fields that tell two of them apart)", s.Name))
 		}
 		pl, err := d.newPlan(merge(d.Event, s.Event), id)
 		if err != nil {

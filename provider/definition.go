@@ -107,6 +107,9 @@ type Addresses struct {
 	Source string   `yaml:"source,omitempty"`
 	Ranges []string `yaml:"ranges,omitempty"` // CIDR or single addresses
 	Test   []string `yaml:"test,omitempty"`   // the provider's sandbox
+	// None says, where there is no list, why: that it is the sender's own server, or that
+	// no list is known.
+	None string `yaml:"none,omitempty"`
 	// Refresh is where the provider publishes them, the sandbox's too; all of it together is
 	// the list.
 	Refresh []AddressList `yaml:"refresh,omitempty"`

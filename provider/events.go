@@ -196,7 +196,7 @@ func (c *reading) event(it *item, n int) Event {
 	pl, typ, status := c.plan()
 	is, canonical := c.canonical(typ, status)
 	ev := Event{Type: typ, Status: status, Rerendered: c.d.Rerendered}
-	ev.OwnType = c.d.ownType(typ)
+	ev.OwnType = c.d.OwnType(typ)
 	if ev.Canonical = ev.OwnType; canonical {
 		ev.Canonical = string(is)
 	}
@@ -234,8 +234,8 @@ func (c *reading) unproved(pl *plan, ev *Event) {
 	}
 }
 
-// ownType is the type of what has no canonical one.
-func (d *Definition) ownType(typ string) string {
+// OwnType is the type of what has no canonical one: "stripe.charge.updated".
+func (d *Definition) OwnType(typ string) string {
 	if typ == "" {
 		typ = "event"
 	}

@@ -45,7 +45,7 @@ func (c *reading) identify(pl *plan, it *item, n int, ev *Event) {
 		put(h, ev.Content[:])
 		ev.CEID = shown(id) + hexSum(h)
 	case "fields":
-		ev.CEID = c.fieldsID(pl)
+		ev.CEID = c.fieldsID(pl, ev)
 	case "received":
 		var at [8]byte
 		binary.BigEndian.PutUint64(at[:], uint64(c.r.ReceivedAt.UnixNano()))
@@ -103,6 +103,9 @@ func (c *reading) join(vs Composed) []byte {
 // several parts always takes the hash: "a|b" and "c" are not "a" and "b|c".
 func (c *reading) plainID(pl *plan, ev *Event) string {
 	if len(pl.ID) > 1 {
+		if len(c.value(&pl.ID[0])) == 0 {
+			return contentID(ev.Content) // "paid" of a payment without an id is no event's name
+		}
 		return c.hashed(pl.ID, 2)
 	}
 	id := c.value(&pl.ID[0])
@@ -118,7 +121,16 @@ func (c *reading) plainID(pl *plan, ev *Event) string {
 	return c.hashed(pl.ID, 2)
 }
 
-func (c *reading) fieldsID(pl *plan) string { return c.hashed(pl.identity.Fields, 2) }
+// fieldsID is the identity by fields. Where none of them is in the document, as in a kind
+// of delivery that the definition does not know, they would be one event for ever.
+func (c *reading) fieldsID(pl *plan, ev *Event) string {
+	for i := range pl.identity.Fields {
+		if len(c.identityValue(&pl.identity.Fields[i])) > 0 {
+			return c.hashed(pl.identity.Fields, 2)
+		}
+	}
+	return contentID(ev.Content)
+}
 
 // hashed writes the first values readably and all of them, each with its length, into a
 // hash.

@@ -63,7 +63,7 @@ func TestReceivedIdentity(t *testing.T) {
 // of the same text, and Google's channels do not share their numbers.
 func TestSignals(t *testing.T) {
 	cat := builtins(t)
-	for _, name := range []string{"dropbox", "cronofy", "doppler"} {
+	for _, name := range []string{"dropbox", "cronofy", "doppler", "plaid"} {
 		d, _ := cat.Get(name)
 		r, err := d.Sample("", SampleParams{Now: sampleNow})
 		if err != nil {

@@ -99,7 +99,7 @@ func (d *Definition) markDelivery(w writef) {
 			w("- refreshed from <%s> while a source says `allow_ips: [provider]`\n", r.URL)
 		}
 	} else {
-		w("- addresses: none published that we know of\n")
+		w("- addresses: %s\n", firstOf(a.None, "none that we know of"))
 	}
 	w("\n")
 }
@@ -116,20 +116,12 @@ func (d *Definition) markEvent(w writef) {
 		d.markPlan(w, s.plan, d.prog.base)
 		w("\n")
 	}
-	id := d.prog.base.identity
-	switch id.Rule {
-	case "id":
-		w("Dedupe identity: the event's id; it stands inside the signed bytes.\n\n")
-	case "id+content":
-		w("Dedupe identity: the event's id, which is not signed, with the hash of the signed content.\n\n")
-	case "content":
-		w("Dedupe identity: the hash of the signed content.\n\n")
-	case "fields":
-		w("Dedupe identity: the signed fields %s.\n\n", composedText(id.Fields))
-	case "fields+content":
-		w("Dedupe identity: %s, which are not signed, with the hash of the signed content.\n\n", composedText(id.Fields))
-	case "received":
-		w("Dedupe identity: none. The provider says the same every time, so every delivery is an event, a repeat too.\n\n")
+	base := identityText(d.prog.base.identity)
+	w("Dedupe identity: %s\n\n", base)
+	for i, s := range d.prog.shapes {
+		if own := identityText(s.plan.identity); own != base {
+			w("Dedupe identity of %s, where %s: %s\n\n", s.name, conditionText(d.Shapes[i].When), own)
+		}
 	}
 	for i := range d.Once {
 		o := &d.Once[i]
@@ -137,7 +129,7 @@ func (d *Definition) markEvent(w writef) {
 		if len(o.When) > 0 {
 			w(" (%s)", conditionText(o.When))
 		}
-		w("; said again under another id it goes out as `%s`.\n\n", d.ownType("<type>"))
+		w("; said again under another id it goes out as `%s`.\n\n", d.OwnType("<type>"))
 	}
 	if d.Rerendered {
 		w("Retries are rendered anew: other bytes under one id are the same event.\n\n")
@@ -149,6 +141,23 @@ func (d *Definition) markEvent(w writef) {
 		}
 		w("Never leaves the archive: `%s`.\n\n", strings.Join(names, "`, `"))
 	}
+}
+
+// identityText says in a sentence what tells two events apart.
+func identityText(id Identity) string {
+	switch id.Rule {
+	case "id":
+		return "the event's id; it stands inside the signed bytes."
+	case "id+content":
+		return "the event's id, which is not signed, with the hash of the signed content."
+	case "fields":
+		return "the signed fields " + composedText(id.Fields) + "."
+	case "fields+content":
+		return composedText(id.Fields) + ", which are not signed, with the hash of the signed content."
+	case "received":
+		return "none. The provider says the same every time, so every delivery is an event, a repeat too."
+	}
+	return "the hash of the signed content."
 }
 
 // markPlan writes a plan's fields; of a shape those that differ from the base.
@@ -205,7 +214,7 @@ func planRows(d *Definition, pl *plan) map[string]string {
 }
 
 func (d *Definition) markMapping(w writef) {
-	w("## Canonical types\n\nThe first row that fits; whatever fits none passes as `%s.<type>`. [V]: read in the provider's documentation or code; [V2]: in two\nindependent places; [U]: not confirmed there.", d.Name)
+	w("## Canonical types\n\nThe first row that fits; whatever fits none passes as `%s`. [V]: read in the provider's documentation or code; [V2]: in two\nindependent places; [U]: not confirmed there.", d.OwnType("<type>"))
 	if d.IgnoreCase {
 		w(" Compared without regard to case.")
 	}
@@ -214,7 +223,7 @@ func (d *Definition) markMapping(w writef) {
 		r := &d.prog.rows[i]
 		is := string(r.Is)
 		if is == "provider" {
-			is = d.Name + ".<type>"
+			is = d.OwnType("<type>")
 		}
 		source := r.Source
 		if r.Note != "" {
@@ -227,6 +236,9 @@ func (d *Definition) markMapping(w writef) {
 
 func (d *Definition) markFailures(w writef) {
 	if len(d.Failure.Reasons) == 0 {
+		if d.Failure.Source != "" {
+			w("## Why something failed\n\nEvery failure is `other`. Source: %s.\n\n", d.Failure.Source)
+		}
 		return
 	}
 	w("## Why something failed\n\nFrom %s; what is not listed is `other`.", valueText(d.Failure.Code))

@@ -184,6 +184,9 @@ func TestRows(t *testing.T) {
 		{"cashfree", `{"type":"DISPUTE_CLOSED","data":{"dispute":{"dispute_id":1,"dispute_status":"CHARGEBACK_MERCHANT_WON"}}}`, "dispute.won", ""},
 		{"shopify", `{"id":1,"financial_status":"paid"}`, "payment.captured", ""},
 		{"shopify", `{"id":1,"financial_status":"pending"}`, "shopify.orders/paid", ""},
+		{"paymob", `{"type":"TRANSACTION","obj":{"id":2,"success":true,"pending":false,"has_parent_transaction":true,"is_refund":true,"is_capture":false,"amount_cents":100,"currency":"EGP","order":{"id":5}}}`, "refund.succeeded", ""},
+		{"paymob", `{"type":"TRANSACTION","obj":{"id":2,"success":true,"pending":false,"has_parent_transaction":true,"is_void":true,"is_capture":false,"amount_cents":100,"currency":"EGP","order":{"id":5}}}`, "payment.canceled", ""},
+		{"paymob", `{"type":"TRANSACTION","obj":{"id":2,"success":true,"pending":false,"has_parent_transaction":true,"is_refund":false,"is_void":false,"is_capture":true,"amount_cents":100,"currency":"EGP","order":{"id":5}}}`, "payment.captured", ""},
 		{"cloudpayments", `{"Id":"sc","Status":"Active","Interval":"Month"}`, "subscription.created", ""},
 		{"cloudpayments", `{"Id":"sc","Status":"Rejected","Interval":"Month"}`, "subscription.canceled", ""},
 	} {

@@ -254,7 +254,7 @@ func (d *Definition) RetrySchedule() string {
 	if r.Schedule != "" {
 		parts = append(parts, r.Schedule)
 	} else {
-		parts = append(parts, "no schedule is published that we know of")
+		parts = append(parts, "not known to us")
 	}
 	if r.Horizon > 0 {
 		parts = append(parts, "over "+shortDuration(r.Horizon))
