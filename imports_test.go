@@ -24,6 +24,7 @@ var arrows = map[string][]string{
 	"forward":  {"archive", "provider"},
 	"admin":    {"archive"},
 	"fetch":    {},
+	"notify":   {},
 }
 
 // outside names the heavy libraries and the one package that may touch each.

@@ -26,6 +26,7 @@ import (
 	"penstock/forward"
 	"penstock/ingest"
 	"penstock/iplist"
+	"penstock/notify"
 	"penstock/vault"
 	"penstock/verify"
 )
@@ -48,6 +49,7 @@ type program struct {
 	lists   *iplist.Keeper
 	ingest  *ingest.Server
 	admin   *admin.Server
+	notify  *notify.Engine
 	cat     config.Catalogue
 
 	releasing releases
@@ -99,6 +101,9 @@ func (p *program) buildRest(conf *config.Config, reg *prometheus.Registry) error
 		return err
 	}
 	if err := p.buildIngest(conf, reg); err != nil {
+		return err
+	}
+	if err := p.buildNotify(conf, reg); err != nil {
 		return err
 	}
 	return p.buildAdmin(conf, reg)
@@ -250,6 +255,10 @@ func (p *program) reload(next *config.Config, restart []string) error {
 	if err != nil {
 		return err
 	}
+	rules, err := cli.NotifyConfig(next)
+	if err != nil {
+		return err
+	}
 	lives := p.captures(list)
 	if err := p.admin.SetTokens(tokens(next)); err != nil {
 		return err
@@ -261,6 +270,9 @@ func (p *program) reload(next *config.Config, restart []string) error {
 	p.live = lives
 	was := p.conf.Swap(next)
 	p.warn(warnings)
+	if err := p.reloadNotify(was, next, rules); err != nil {
+		return err
+	}
 	if p.pump != nil {
 		p.pump.Reload()
 		if err := p.applyPaused(was, next); err != nil {

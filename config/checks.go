@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/mail"
 	"net/netip"
 	"net/url"
 	"regexp"
@@ -27,6 +28,7 @@ var checks = map[string]func(string) (string, error){
 	"allow":    checkAllow,
 	"path":     checkPath,
 	"topic":    checkTopic,
+	"mail":     checkMail,
 	"source": func(s string) (string, error) {
 		return "lower case letters, digits, - and _, 63 at most, beginning with a letter or digit",
 			matches(sourceName, s, "source name")
@@ -130,6 +132,14 @@ func checkTopic(s string) (string, error) {
 	plain := strings.NewReplacer("{provider}", "x", "{source}", "x", "{tenant}", "x").Replace(s)
 	if !topicName.MatchString(plain) || plain == "." || plain == ".." {
 		return "letters, digits, . _ - and the placeholders {provider}, {source}, {tenant}; 249 at most", fmt.Errorf("%q is no topic name", s)
+	}
+	return "", nil
+}
+
+func checkMail(s string) (string, error) {
+	a, err := mail.ParseAddress(s)
+	if err != nil || strings.ContainsAny(s, "\r\n") || !strings.Contains(a.Address, "@") {
+		return "write ops@example.com, or Name <ops@example.com>", fmt.Errorf("%q is no mail address", s)
 	}
 	return "", nil
 }

@@ -25,6 +25,7 @@ type Config struct {
 	Dedupe  Dedupe   `yaml:"dedupe" doc:"how repeats are known"`
 	Forward *Forward `yaml:"forward" doc:"where events go; without it deliveries are kept and nothing is published"`
 	Sources []Source `live:"true" yaml:"sources" required:"true" doc:"the endpoints"`
+	Notify  Notify   `live:"true" yaml:"notify" doc:"who is told of what; see docs/notifications.md"`
 	Log     Log      `yaml:"log" doc:"the process log"`
 
 	Path     string   `yaml:"-" json:"-"` // the file it was read from

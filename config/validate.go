@@ -17,6 +17,7 @@ func (d *decoder) validate(c *Config) {
 	for i := range c.Sources {
 		d.validateSource(c, i, names, paths)
 	}
+	d.notify(c)
 	for i, t := range c.Admin.Tokens {
 		path := fmt.Sprintf("admin.tokens[%d]", i)
 		if j, dup := tokens[t.Name]; dup && t.Name != "" {
