@@ -95,9 +95,9 @@ func TestNotifications(t *testing.T) {
 	const rules = "    - {name: forged, when: refusals, count: 5, within: 4s, group: 1s}\n    - {name: money, when: event, types: ['payment.*'], group: 0s}\n"
 	c, dir := newChat(t), t.TempDir()
 	e, stop := watched(t, dir, c, rules)
-	sent := 0
+	sent, forged := 0, liqpay(t, "order-1", "i0000000001", "another key than ours")
 	waitFor(t, "the burst", func() bool {
-		if status, body, _ := e.post("shop", liqpay(t, "order-1", "i0000000001", "another key than ours")); status != 401 {
+		if status, body, _ := e.post("shop", forged); status != 401 {
 			t.Fatalf("answered %d %s", status, body)
 		}
 		sent++
@@ -140,8 +140,9 @@ func TestNotifyReload(t *testing.T) {
 	if err := e.p.askReload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	paid := liqpay(t, "order-2", "i0000000001", "0123456789abcdef")
 	waitFor(t, "a payment", func() bool {
-		if status, _, _ := e.post("shop", liqpay(t, "order-2", "i0000000001", "0123456789abcdef")); status != 200 {
+		if status, _, _ := e.post("shop", paid); status != 200 {
 			t.Fatal(status)
 		}
 		return len(c.of("money")) > 0

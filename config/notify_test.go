@@ -18,7 +18,7 @@ const (
 )
 
 func TestNotify(t *testing.T) {
-	c, err := parsed(t, notifyText(chatChannel+
+	_, err := parsed(t, notifyText(chatChannel+
 		"    - {name: mail, type: email, per_minute: 5, smtp: {address: 'mail.example:587', username: u, password: p, from: 'Gate <gate@example.com>', to: [ops@example.com]}}\n"+
 		"    - {name: bot, type: telegram, token: 'env:PENSTOCK_TEST_BOT', chat: '-100'}\n"+
 		"    - {name: hook, type: webhook, url: 'http://10.0.0.7/x', secret: whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=, allow_private: [10.0.0.0/8]}\n",
@@ -28,7 +28,7 @@ func TestNotify(t *testing.T) {
 		t.Fatalf("%v", err)
 	}
 	t.Setenv("PENSTOCK_TEST_BOT", "12345:the-bot-token")
-	c, err = parsed(t, notifyText(chatChannel+"    - {name: bot, type: telegram, token: 'env:PENSTOCK_TEST_BOT', chat: '-100'}\n", badRule+
+	c, err := parsed(t, notifyText(chatChannel+"    - {name: bot, type: telegram, token: 'env:PENSTOCK_TEST_BOT', chat: '-100'}\n", badRule+
 		"    - {name: old, when: uncaptured, channels: [chat], again: 0s, group: 0s}\n    - {name: few, when: declines, share: 12.5}\n"))
 	if err != nil {
 		t.Fatal(err)

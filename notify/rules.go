@@ -313,16 +313,15 @@ func (e *Engine) judgeDeclines(r *rule, now time.Time) {
 			t = &tally{}
 			by[source] = t
 		}
-		switch {
-		case reason == "":
+		if reason == "" {
 			t.paid += n
-		default:
-			t.failed += n
-			if r.counts(reason) {
-				t.chosen += n
-				if n > most[source] {
-					most[source], why[source] = n, reason
-				}
+			continue
+		}
+		t.failed += n
+		if r.counts(reason) {
+			t.chosen += n
+			if n > most[source] {
+				most[source], why[source] = n, reason
 			}
 		}
 	}
