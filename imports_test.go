@@ -25,6 +25,7 @@ var arrows = map[string][]string{
 	"admin":    {"archive"},
 	"fetch":    {},
 	"notify":   {},
+	"trace":    {},
 }
 
 // outside names the heavy libraries and the one package that may touch each.
@@ -36,6 +37,7 @@ var outside = map[string][]string{
 	"github.com/cockroachdb/pebble/v2":   {"archive"},
 	"github.com/alicebob/miniredis/v2":   {"cli"},
 	"github.com/twmb/franz-go/pkg/kfake": {"cli"},
+	"go.opentelemetry.io":                {"trace"},
 }
 
 type goPackage struct {

@@ -27,6 +27,7 @@ import (
 	"penstock/ingest"
 	"penstock/iplist"
 	"penstock/notify"
+	"penstock/trace"
 	"penstock/vault"
 	"penstock/verify"
 )
@@ -50,6 +51,7 @@ type program struct {
 	ingest  *ingest.Server
 	admin   *admin.Server
 	notify  *notify.Engine
+	tracer  *trace.Tracer // nil: nobody traces
 	cat     config.Catalogue
 
 	releasing releases
@@ -71,12 +73,15 @@ func build(conf *config.Config, log *zap.Logger, cat config.Catalogue) (*program
 
 	p := &program{log: log, cat: cat, asked: make(chan chan<- error), epochs: &epochs{opened: make(chan struct{}), known: map[uint64]*forward.SourceInfo{}}}
 	p.conf.Store(conf)
-	var err error
+	stage, err := p.openTracer(conf)
+	if err != nil {
+		return nil, err
+	}
 	if p.archive, err = archive.Open(conf.Archive.Dir, archive.Options{
 		SegmentBytes: int64(conf.Archive.SegmentSize), MaxInFlight: int64(conf.Ingest.MaxInFlight),
 		Retention:  archive.Retention{Age: conf.Archive.Retention.Age, Size: int64(conf.Archive.Retention.Size)},
 		Quarantine: archive.Quarantine{Size: int64(conf.Archive.Quarantine.Size)}, ReservePercent: reserve(conf.Archive.Reserve),
-		Logger: log.Named("archive"), Registerer: reg, Extract: p.epochs.fields, PendingSink: func() bool { return conf.Forward != nil },
+		Logger: log.Named("archive"), Registerer: reg, Extract: p.epochs.fields, PendingSink: func() bool { return conf.Forward != nil }, Trace: stage,
 	}); err != nil {
 		return nil, err
 	}
@@ -138,7 +143,7 @@ func (p *program) buildForward(conf *config.Config, reg *prometheus.Registry) er
 		Topic: conf.Forward.Kafka.Topic, DeadLetterTopic: conf.Forward.Kafka.DeadLetterTopic, Start: forward.Start(conf.Forward.Start), Window: conf.Dedupe.Window,
 		AdminURL: adminURL(conf), Node: node, KeepFor: conf.Archive.Retention.Age,
 		MaxBytes: int64(conf.Forward.Kafka.MaxInFlightBytes), MaxEventSize: int(conf.Forward.Kafka.MaxMessageBytes) * 9 / 10,
-		Logger: p.log.Named("forward"), Registerer: reg,
+		Logger: p.log.Named("forward"), Registerer: reg, Trace: p.stage(),
 	})
 	if err != nil {
 		return err
@@ -216,6 +221,7 @@ func tokens(conf *config.Config) (out []admin.Token) {
 func (p *program) close() error {
 	p.keys.Close()
 	err := p.archive.Close()
+	p.closeTracer()
 	_ = p.log.Sync() // a terminal cannot be synced and says so
 	return err
 }

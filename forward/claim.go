@@ -99,7 +99,9 @@ func (c *core) ask() {
 	out := c.answers[:len(c.claims)]
 	clear(out)
 	if len(c.claims) > 0 {
+		done := c.p.stage("forward.dedupe", len(c.claims))
 		c.p.o.Dedupe.Claim(c.askCtx, c.claims, out)
+		done(0, nil)
 	}
 	for i, q := range c.claimed {
 		var state *Answer
