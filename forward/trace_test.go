@@ -1,9 +1,79 @@
 package forward
 
 import (
+	"encoding/json"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
+
+	"penstock/archive"
 )
+
+// TestStages: each stage of the pump tells of its batches, and the one that goes to Kafka
+// is linked to the traces of the deliveries in it; a traceparent that is none goes nowhere.
+func TestStages(t *testing.T) {
+	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	b := fakeBroker(t)
+	topic := topicName(t)
+	var mu sync.Mutex
+	stages := map[string][]Stage{}
+	r := newRig(t, nil)
+	r.change = func(o *Options) {
+		o.sink = nil
+		o.Kafka = KafkaOptions{Brokers: b.addrs, CreateTopics: &CreateTopics{Partitions: 1, Replication: 1}}
+		o.Topic = topic
+		o.Trace = func(s Stage) {
+			mu.Lock()
+			defer mu.Unlock()
+			stages[s.Name] = append(stages[s.Name], s)
+		}
+	}
+	r.infos = func(source string) *SourceInfo {
+		return &SourceInfo{Name: source, Provider: "prov", Definition: fakeDef{}}
+	}
+	r.start()
+	for id, tp := range map[string]string{"good": parent, "bad": "00-zz-01", "none": ""} {
+		text, err := json.Marshal(body{ID: id, Key: id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := &archive.Delivery{ReceivedAt: time.Now(), Source: "s", Provider: "prov", Verdict: archive.Accepted, Method: "POST", Target: []byte("/in/s"),
+			Header: []byte("Content-Type: application/json\r\ntraceparent: " + tp + "\r\n"), Body: text, Epoch: r.epochOf("s")}
+		if err := r.a.Append(d); err != nil {
+			t.Fatal(err)
+		}
+		r.last = d.Seq
+	}
+	r.drained()
+	r.stop()
+	for _, rec := range b.read(t, topic, 1) {
+		want := map[string]string{"good": parent}[rec.headers["ce_id"]]
+		if got := rec.headers["traceparent"]; got != want {
+			t.Errorf("%s went with %q, want %q", rec.headers["ce_id"], got, want)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for _, name := range []string{"forward.normalize", "forward.dedupe", "forward.produce", "forward.outcome"} {
+		n := 0
+		var links []string
+		for _, s := range stages[name] {
+			n += s.Records
+			links = append(links, s.Links...)
+			if s.End.Before(s.Start) || s.Start.IsZero() || s.Err != nil || (name == "forward.produce") != (s.Topic == topic) {
+				t.Errorf("%+v", s)
+			}
+		}
+		if n != 3 {
+			t.Errorf("%s told of %d events, want 3", name, n)
+		}
+		if want := map[bool][]string{true: {parent}}[name == "forward.produce"]; !slices.Equal(links, want) {
+			t.Errorf("%s is linked to %v, want %v", name, links, want)
+		}
+	}
+}
 
 func TestValidTrace(t *testing.T) {
 	const good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
