@@ -186,8 +186,7 @@ func (c *core) conflict(ev *parcel, a *Answer) {
 	}
 	ev.conflict = a.Of
 	ev.source.conflicts.Inc()
-	c.p.log.Error("same event id with other content", zap.String("source", ev.source.name),
-		zap.String("delivery", ev.delivery), zap.String("first", a.Of))
+	c.p.log.Error("same event id with other content", ev.named(zap.String("first", a.Of))...)
 	if ev.msg != nil {
 		ev.msg.Headers = append(ev.msg.Headers, Header{Key: "ce_conflict", Value: []byte(a.Of)})
 	}
@@ -258,7 +257,7 @@ func (c *core) askAgain(now time.Time) {
 		case now.Before(ev.nextAsk):
 			rest = append(rest, ev)
 		case !ev.unasked && !(ev.claimed && ev.stateKnown()) && now.Sub(ev.parkedAt) >= c.p.o.ParkFor:
-			c.p.log.Warn("parked too long, published", zap.String("delivery", ev.delivery))
+			c.p.log.Warn("parked too long, published", ev.named()...)
 			c.force(ev)
 			due = append(due, ev)
 		default:

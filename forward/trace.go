@@ -3,7 +3,22 @@ package forward
 import (
 	"errors"
 	"time"
+
+	"go.uber.org/zap"
 )
+
+// named gives what a log line says of an event, so that it can be found: never its body.
+func (ev *parcel) named(more ...zap.Field) []zap.Field {
+	list := make([]zap.Field, 0, 4+len(more))
+	if ev.source != nil {
+		list = append(list, zap.String("source", ev.source.name))
+	}
+	list = append(list, zap.String("delivery", ev.delivery))
+	if ev.fields.OrderID != "" {
+		list = append(list, zap.String("order_id", ev.fields.OrderID))
+	}
+	return append(list, more...)
+}
 
 // Stage is what a stage of the pump did with a batch, for whoever traces; see package trace,
 // whose type this is. All are aliases of one plain struct: no package imports another.

@@ -2,11 +2,15 @@ package forward
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"penstock/archive"
 )
@@ -72,6 +76,18 @@ func TestStages(t *testing.T) {
 		if want := map[bool][]string{true: {parent}}[name == "forward.produce"]; !slices.Equal(links, want) {
 			t.Errorf("%s is linked to %v, want %v", name, links, want)
 		}
+	}
+}
+
+// TestNamed: a line about an event names source, delivery and order, and no more.
+func TestNamed(t *testing.T) {
+	ev := &parcel{source: &sourceState{name: "shop"}, delivery: "01ABC", fields: archive.Fields{OrderID: "672626", PaymentID: "p"}}
+	enc := zapcore.NewMapObjectEncoder()
+	for _, f := range ev.named(zap.String("reason", "x")) {
+		f.AddTo(enc)
+	}
+	if got, want := fmt.Sprint(enc.Fields), "map[delivery:01ABC order_id:672626 reason:x source:shop]"; got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
 }
 
