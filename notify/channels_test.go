@@ -127,7 +127,9 @@ func TestChannels(t *testing.T) {
 
 // TestErrorsTellNothing: the addresses of most channels are their secrets.
 func TestErrorsTellNothing(t *testing.T) {
-	d := newDesk(t, func(w http.ResponseWriter) { http.Redirect(w, &http.Request{}, "http://127.0.0.1:1/secret-T0", http.StatusFound) })
+	d := newDesk(t, func(w http.ResponseWriter) {
+		http.Redirect(w, &http.Request{}, "http://127.0.0.1:1/secret-T0", http.StatusFound)
+	})
 	err := deliver(t, Channel{Kind: Slack, URL: d.URL + "/secret-T0"}, sample())
 	if err == nil || strings.Contains(err.Error(), "secret") || err.Error() != "answered 302 Found" {
 		t.Errorf("%v", err)
