@@ -25,6 +25,8 @@ var arrows = map[string][]string{
 	"forward":  {"archive", "provider"},
 	"admin":    {"archive"},
 	"fetch":    {"keep"},
+	"notify":   {},
+	"trace":    {},
 }
 
 // outside names the heavy libraries and the one package that may touch each.
@@ -37,6 +39,7 @@ var outside = map[string][]string{
 	"github.com/cockroachdb/pebble/v2":   {"archive"},
 	"github.com/alicebob/miniredis/v2":   {"cli"},
 	"github.com/twmb/franz-go/pkg/kfake": {"cli"},
+	"go.opentelemetry.io":                {"trace"},
 }
 
 type goPackage struct {

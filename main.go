@@ -76,6 +76,7 @@ func (p *program) run(ctx context.Context, o cli.ServeOptions) error {
 	}
 	g.add("keys", p.keys.Run)
 	g.add("address lists", p.lists.Run)
+	g.add("notify", p.notify.Run)
 	g.add("reload", func(ctx context.Context) error { p.watch(ctx, o.Hup); return nil })
 	g.add("ingest", func(ctx context.Context) error { return p.ingest.RunOn(ctx, ingestLn) })
 	p.log.Info("penstock is ready", zap.String("ingest", ingestLn.Addr().String()), zap.String("admin", adminLn.Addr().String()),

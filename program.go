@@ -28,6 +28,8 @@ import (
 	"penstock/forward"
 	"penstock/ingest"
 	"penstock/iplist"
+	"penstock/notify"
+	"penstock/trace"
 	"penstock/vault"
 	"penstock/verify"
 )
@@ -50,6 +52,8 @@ type program struct {
 	lists   *iplist.Keeper
 	ingest  *ingest.Server
 	admin   *admin.Server
+	notify  *notify.Engine
+	tracer  *trace.Tracer // nil: nobody traces
 	cat     config.Catalogue
 
 	releasing releases
@@ -71,12 +75,15 @@ func build(conf *config.Config, log *zap.Logger, cat config.Catalogue) (*program
 
 	p := &program{log: log, cat: cat, asked: make(chan chan<- error), epochs: &epochs{opened: make(chan struct{}), known: map[uint64]*forward.SourceInfo{}}}
 	p.conf.Store(conf)
-	var err error
+	stage, err := p.openTracer(conf)
+	if err != nil {
+		return nil, err
+	}
 	if p.archive, err = archive.Open(conf.Archive.Dir, archive.Options{
 		SegmentBytes: int64(conf.Archive.SegmentSize), MaxInFlight: int64(conf.Ingest.MaxInFlight),
 		Retention:  archive.Retention{Age: conf.Archive.Retention.Age, Size: int64(conf.Archive.Retention.Size)},
 		Quarantine: archive.Quarantine{Size: int64(conf.Archive.Quarantine.Size)}, ReservePercent: reserve(conf.Archive.Reserve),
-		Logger: log.Named("archive"), Registerer: reg, Extract: p.epochs.fields, PendingSink: func() bool { return conf.Forward != nil },
+		Logger: log.Named("archive"), Registerer: reg, Extract: p.epochs.fields, PendingSink: func() bool { return conf.Forward != nil }, Trace: stage,
 	}); err != nil {
 		return nil, err
 	}
@@ -101,6 +108,9 @@ func (p *program) buildRest(conf *config.Config, reg *prometheus.Registry) error
 		return err
 	}
 	if err := p.buildIngest(conf, reg); err != nil {
+		return err
+	}
+	if err := p.buildNotify(conf, reg); err != nil {
 		return err
 	}
 	return p.buildAdmin(conf, reg)
@@ -135,7 +145,7 @@ func (p *program) buildForward(conf *config.Config, reg *prometheus.Registry) er
 		Topic: conf.Forward.Kafka.Topic, DeadLetterTopic: conf.Forward.Kafka.DeadLetterTopic, Start: forward.Start(conf.Forward.Start), Window: conf.Dedupe.Window,
 		AdminURL: adminURL(conf), Node: node, KeepFor: keepFor(conf), PinBodies: conf.Archive.Retention.Size > 0,
 		MaxBytes: int64(conf.Forward.Kafka.MaxInFlightBytes), MaxEventSize: int(conf.Forward.Kafka.MaxMessageBytes) * 9 / 10,
-		Logger: p.log.Named("forward"), Registerer: reg,
+		Logger: p.log.Named("forward"), Registerer: reg, Trace: p.stage(),
 	})
 	if err != nil {
 		return err
@@ -213,6 +223,7 @@ func tokens(conf *config.Config) (out []admin.Token) {
 func (p *program) close() error {
 	p.keys.Close()
 	err := p.archive.Close()
+	p.closeTracer()
 	_ = p.log.Sync() // a terminal cannot be synced and says so
 	return err
 }
@@ -252,6 +263,10 @@ func (p *program) reload(next *config.Config, restart []string) error {
 	if err != nil {
 		return err
 	}
+	rules, err := cli.NotifyConfig(next)
+	if err != nil {
+		return err
+	}
 	lives := p.captures(list)
 	if err := p.admin.SetTokens(tokens(next)); err != nil {
 		return err
@@ -263,6 +278,9 @@ func (p *program) reload(next *config.Config, restart []string) error {
 	p.live = lives
 	was := p.conf.Swap(next)
 	p.warn(warnings)
+	if err := p.reloadNotify(was, next, rules); err != nil {
+		return err
+	}
 	if p.pump != nil {
 		p.pump.Reload()
 		if err := p.applyPaused(was, next); err != nil {

@@ -31,8 +31,17 @@ type edge struct {
 	t    *testing.T
 	p    *program
 	dir  string
+	head string
 	url  string
 	stop func()
+}
+
+// write writes the configuration anew.
+func (e *edge) write(sources string) {
+	e.t.Helper()
+	if err := os.WriteFile(filepath.Join(e.dir, "p.yaml"), []byte(e.head+sources), 0o600); err != nil {
+		e.t.Fatal(err)
+	}
 }
 
 const sealedHead = "ingest: {listen: '127.0.0.1:0'}\nadmin: {listen: '127.0.0.1:0'}\narchive: {dir: %s%s}\nsources:\n"
@@ -48,16 +57,13 @@ func newEdge(t *testing.T, dir string, sealed bool, sources string) *edge {
 		key = ", encryption: {key: " + strings.Repeat("0f", 32) + "}"
 	}
 	path := filepath.Join(dir, "p.yaml")
-	text := fmt.Sprintf(sealedHead, filepath.Join(dir, "data"), key) + sources
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	e := &edge{t: t, dir: dir, head: fmt.Sprintf(sealedHead, filepath.Join(dir, "data"), key)}
+	e.write(sources)
 	cat := catalogue{builtin}
 	conf, err := config.Load(path, cat)
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &edge{t: t, dir: dir}
 	if e.p, err = build(conf, zap.NewNop(), cat); err != nil {
 		t.Fatal(err)
 	}

@@ -66,6 +66,8 @@ type Options struct {
 	// PendingSink says whether a sink is configured. While it does and Keep is not set,
 	// retention removes nothing.
 	PendingSink func() bool
+	// Trace is told of each commit, when it is done; it must not wait. nil: nobody traces.
+	Trace func(Stage)
 }
 
 // Retention says what may be removed; neither set: nothing.

@@ -87,6 +87,7 @@ type journalOptions struct {
 	// Sealed hears that a segment was sealed.
 	Sealed func()
 	Blocks *blockCache // of packed segments
+	Trace  func(Stage) // nil: nobody traces
 }
 
 // plan is where the next batch goes.

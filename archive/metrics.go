@@ -64,6 +64,7 @@ func newMetrics(r prometheus.Registerer, a *Archive) *metrics {
 	gauge("penstock_archive_raw_bytes", "Bytes that the deliveries' segments would have without compression.", func() float64 { return float64(a.log.raw()) })
 	gauge("penstock_archive_damage", "Places of the archive known to be damaged or missing: found at the start, or met since.",
 		func() float64 { return float64(a.damage.count()) })
+	gauge("penstock_backlog_bytes", "About how many bytes of the log a sink has still to work through.", func() float64 { return float64(a.Backlog()) })
 	gauge("penstock_archive_segments", "Segments of deliveries.", func() float64 { return float64(a.log.count()) })
 	gauge("penstock_quarantine_bytes", "Bytes of the quarantine's segments on disk.", func() float64 { return float64(a.quarantine.log.bytes.Load()) })
 	gauge("penstock_quarantine_raw_bytes", "Bytes that the quarantine's segments would have without compression.", func() float64 { return float64(a.quarantine.log.raw()) })

@@ -158,7 +158,7 @@ func (s *State) note(key string) segmentNote {
 func (a *Archive) newJournal(r *recovery, id uint64) *journal {
 	o := journalOptions{FS: a.o.FS, Kind: r.kind, Archive: id, SegmentBytes: a.o.SegmentBytes, MaxInFlight: a.o.MaxInFlight,
 		Now: a.o.Now, Logger: a.zap, Epochs: a.epochs, Later: a.runLater, Begun: a.noteHead(r.kind),
-		Sealed: a.packSoon, Blocks: a.blocks, Met: a.damage.met}
+		Sealed: a.packSoon, Blocks: a.blocks, Met: a.damage.met, Trace: a.o.Trace}
 	next := r.lastSeq + 1
 	if r.kind == logQuarantine {
 		o.SegmentBytes = min(o.SegmentBytes, maxQuarantineSegments, max(a.o.Quarantine.Size/quarantineSegments, minSegmentBytes))

@@ -117,6 +117,9 @@ func compileSources(c *config.Config) (warnings []string, err error) {
 			warnings = append(warnings, place+": "+w)
 		}
 	}
+	if _, err := NotifyConfig(c); err != nil {
+		errs = append(errs, err)
+	}
 	return warnings, errors.Join(errs...)
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/mail"
 	"net/netip"
 	"net/url"
 	"regexp"
@@ -28,6 +29,7 @@ var checks = map[string]func(string) (string, error){
 	"path":     checkPath,
 	"topic":    checkTopic,
 	"key":      checkKey,
+	"mail":     checkMail,
 	"source": func(s string) (string, error) {
 		return "lower case letters, digits, - and _, 63 at most, beginning with a letter or digit",
 			matches(sourceName, s, "source name")
@@ -123,6 +125,14 @@ func checkPath(s string) (string, error) {
 		strings.HasSuffix(plain, "/..") || strings.HasSuffix(plain, "/."):
 		// Paths are matched raw and exactly; one that clients normalize is never hit.
 		return cure, fmt.Errorf("%q holds an empty or dotted step", s)
+	}
+	return "", nil
+}
+
+func checkMail(s string) (string, error) {
+	a, err := mail.ParseAddress(s)
+	if err != nil || strings.ContainsAny(s, "\r\n") || !strings.Contains(a.Address, "@") {
+		return "write ops@example.com, or Name <ops@example.com>", fmt.Errorf("%q is no mail address", s)
 	}
 	return "", nil
 }

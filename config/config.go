@@ -25,7 +25,9 @@ type Config struct {
 	Dedupe  Dedupe   `yaml:"dedupe" doc:"how repeats are known"`
 	Forward *Forward `yaml:"forward" doc:"where events go; without it deliveries are kept and nothing is published"`
 	Sources []Source `live:"true" yaml:"sources" required:"true" doc:"the endpoints"`
+	Notify  Notify   `live:"true" yaml:"notify" doc:"who is told of what; see docs/notifications.md"`
 	Log     Log      `yaml:"log" doc:"the process log"`
+	Tracing *Tracing `yaml:"tracing" doc:"OpenTelemetry traces of batches; off without it"`
 
 	Path     string   `yaml:"-" json:"-"` // the file it was read from
 	Files    []string `yaml:"-" json:"-"` // that file, and every secret and certificate file it names
@@ -179,6 +181,12 @@ type SASL struct {
 	Mechanism string `yaml:"mechanism" default:"scram-sha-512" enum:"plain|scram-sha-256|scram-sha-512" doc:"how to log in; plain only over TLS, unless the network is yours"`
 	Username  string `yaml:"username" required:"true" doc:"user"`
 	Password  Secret `yaml:"password" required:"true" short:"true" doc:"its password"`
+}
+
+// Tracing is where traces go.
+type Tracing struct {
+	Endpoint string  `yaml:"endpoint" required:"true" check:"url" doc:"OTLP over HTTP, such as http://127.0.0.1:4318"`
+	Sample   float64 `yaml:"sample" default:"0.05" min:"0" max:"1" doc:"share of the batches that are traced"`
 }
 
 // Log is the process log.

@@ -23,3 +23,13 @@ func (s Secret) Key() ([]byte, error) {
 	}
 	return nil, errors.New("is no key of 32 bytes in hexadecimal or base64")
 }
+
+// standardKey is the signing key of a Standard Webhooks secret.
+func (s Secret) standardKey() ([]byte, error) {
+	text, ok := strings.CutPrefix(string(s), "whsec_")
+	b, err := base64.StdEncoding.DecodeString(text)
+	if !ok || err != nil || len(b) < 24 || len(b) > 64 {
+		return nil, errors.New("is not whsec_ and 24 to 64 bytes in base64")
+	}
+	return b, nil
+}

@@ -18,6 +18,7 @@ func (d *decoder) validate(c *Config) {
 		d.validateSource(c, i, names, paths)
 	}
 	d.groups(c)
+	d.notify(c)
 	for i, t := range c.Admin.Tokens {
 		path := fmt.Sprintf("admin.tokens[%d]", i)
 		if j, dup := tokens[t.Name]; dup && t.Name != "" {

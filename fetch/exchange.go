@@ -20,6 +20,21 @@ import (
 // connects to addresses of the public internet only, and never through a proxy.
 func Transport() http.RoundTripper { return newTransport(Options{}) }
 
+// Dialer is the same guard for other protocols and other clients. private are networks that
+// are not public and may be reached all the same, because somebody wrote them down.
+func Dialer(private ...netip.Prefix) *net.Dialer {
+	return &net.Dialer{Timeout: exchangeTimeout, Control: func(network, address string, c syscall.RawConn) error {
+		if ap, err := netip.ParseAddrPort(address); err == nil {
+			for _, p := range private {
+				if p.Contains(ap.Addr().Unmap()) {
+					return nil
+				}
+			}
+		}
+		return guard(network, address, c)
+	}}
+}
+
 // newTransport never goes through a proxy of the environment: behind one the address that
 // is dialled would not be the one that is checked.
 func newTransport(o Options) *http.Transport {

@@ -99,7 +99,9 @@ func (c *core) ask() {
 	out := c.answers[:len(c.claims)]
 	clear(out)
 	if len(c.claims) > 0 {
+		done := c.p.stage("forward.dedupe", len(c.claims))
 		c.p.o.Dedupe.Claim(c.askCtx, c.claims, out)
+		done(0, nil)
 	}
 	for i, q := range c.claimed {
 		var state *Answer
@@ -184,8 +186,7 @@ func (c *core) conflict(ev *parcel, a *Answer) {
 	}
 	ev.conflict = a.Of
 	ev.source.conflicts.Inc()
-	c.p.log.Error("same event id with other content", zap.String("source", ev.source.name),
-		zap.String("delivery", ev.delivery), zap.String("first", a.Of))
+	c.p.log.Error("same event id with other content", ev.named(zap.String("first", a.Of))...)
 	if ev.msg != nil {
 		ev.msg.Headers = append(ev.msg.Headers, Header{Key: "ce_conflict", Value: []byte(a.Of)})
 	}
@@ -256,7 +257,7 @@ func (c *core) askAgain(now time.Time) {
 		case now.Before(ev.nextAsk):
 			rest = append(rest, ev)
 		case !ev.unasked && !(ev.claimed && ev.stateKnown()) && now.Sub(ev.parkedAt) >= c.p.o.ParkFor:
-			c.p.log.Warn("parked too long, published", zap.String("delivery", ev.delivery))
+			c.p.log.Warn("parked too long, published", ev.named()...)
 			c.force(ev)
 			due = append(due, ev)
 		default:

@@ -257,7 +257,9 @@ func (p *Pump) append(ss []settled, stop <-chan struct{}) bool {
 		os[i] = *ss[i].o
 	}
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
+		done := p.stage("forward.outcome", len(os))
 		err := p.o.Archive.AppendOutcomes(os)
+		done(0, err)
 		if err == nil {
 			for i := range ss {
 				ss[i].o.Seq = os[i].Seq

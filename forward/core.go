@@ -257,7 +257,7 @@ func (c *core) dispatch(ev *parcel) {
 
 // later puts an event aside that cannot be read now.
 func (c *core) later(ev *parcel, err error) {
-	c.p.log.Warn("event cannot be read, will try again", zap.String("delivery", ev.delivery), zap.Error(err))
+	c.p.log.Warn("event cannot be read, will try again", ev.named(zap.Error(err))...)
 	ev.missing, ev.msg, ev.size = false, nil, 0
 	c.hang(ev)
 	if ev.parkedAt.IsZero() {
@@ -345,8 +345,7 @@ func (c *core) refused(ev *parcel, err error) {
 		c.buried(ev, Ack{Partition: -1, Offset: -1}, false)
 		return
 	}
-	c.p.log.Error("event becomes a dead letter", zap.String("source", ev.source.name),
-		zap.String("delivery", ev.delivery), zap.String("reason", reason), zap.Error(err))
+	c.p.log.Error("event becomes a dead letter", ev.named(zap.String("reason", reason), zap.Error(err))...)
 	claim, had := ev.claim, ev.claimed
 	c.bytes -= ev.unload()
 	d, derr := c.p.delivery(ev)

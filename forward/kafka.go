@@ -181,6 +181,8 @@ type KafkaOptions struct {
 	// more is sent to that partition, and again after every restart until it
 	// returned nil: by then the caller has made durable that it will publish again.
 	Regressed func(Regression) error
+	// Trace is told of each batch that was answered; nil: nobody traces.
+	Trace func(Stage)
 
 	Logger     *zap.Logger
 	Registerer prometheus.Registerer

@@ -63,7 +63,14 @@ func (pt *partition) publish(ctx context.Context, msgs []*Message) bool {
 	for todo := [][]*Message{msgs}; len(todo) > 0; {
 		group := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
+		var start time.Time
+		if pt.p.o.Trace != nil {
+			start = time.Now()
+		}
 		res := pt.sendBatch(ctx, group)
+		if pt.p.o.Trace != nil {
+			pt.traceProduce(start, group, &res)
+		}
 		switch res.means {
 		case gone:
 			return false

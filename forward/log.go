@@ -31,6 +31,9 @@ func newKafkaSink(o Options, regressed func(Regression) error) (sink, error) {
 	if k.Regressed == nil {
 		k.Regressed = regressed
 	}
+	if k.Trace == nil {
+		k.Trace = o.Trace
+	}
 	p, err := newProducer(k, o.Archive.State())
 	if err != nil {
 		return nil, err

@@ -184,8 +184,8 @@ func (x *rendering) render(topic string) Message {
 	put("ce_replay", x.replay)
 	put("ce_conflict", x.conflict)
 	put("ce_repeats", x.repeats)
-	if tp, cnt := provider.Header(d.Header).Get("traceparent"); cnt == 1 && len(tp) <= maxTraceparent {
-		put("traceparent", string(tp))
+	if tp, cnt := provider.Header(d.Header).Get(headerTrace); cnt == 1 && validTrace(string(tp)) {
+		put(headerTrace, string(tp))
 	}
 	// The value may have moved while headers were appended: cut it out of the last buffer.
 	return Message{Topic: topic, Key: []byte(eventKey(e)), Value: b[:n:n], Headers: hs, Time: eventTime(d, e), Replay: x.replay}

@@ -134,6 +134,9 @@ type Options struct {
 	ParkFor      time.Duration // an event claimed by another node is published after so long; default 10 min
 	ReplayRate   float64       // events per second of a replay job that names no rate; default 500
 
+	// Trace is told of what each stage did with a batch; it must not wait. nil: nobody traces.
+	Trace func(Stage)
+
 	Logger     *zap.Logger
 	Registerer prometheus.Registerer
 	Now        func() time.Time

@@ -15,6 +15,7 @@ type readBatch struct {
 	events   []*parcel
 	trackers []*tracker
 	upto     uint64
+	began    time.Time // when its first record was there; where somebody traces
 }
 
 const (
@@ -45,6 +46,9 @@ func (p *Pump) reader(ctx context.Context, out chan<- readBatch, from, scanEnd u
 		if b.upto == 0 {
 			continue
 		}
+		if p.o.Trace != nil && len(b.events) > 0 {
+			p.traceRead(&b)
+		}
 		select {
 		case out <- b:
 		case <-ctx.Done():
@@ -70,6 +74,9 @@ func (p *Pump) readBatch(ctx context.Context, rd Reader, scanEnd uint64) (b read
 		}
 		if err != nil {
 			return b, err
+		}
+		if n == 0 && p.o.Trace != nil {
+			b.began = time.Now()
 		}
 		size += p.readRecord(&b, &r, scanEnd)
 		b.upto = r.Seq
