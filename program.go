@@ -48,6 +48,7 @@ type program struct {
 	lists   *iplist.Keeper
 	ingest  *ingest.Server
 	admin   *admin.Server
+	audit   *admin.Audit
 	cat     config.Catalogue
 
 	releasing releases
@@ -183,7 +184,11 @@ func (p *program) buildIngest(conf *config.Config, reg *prometheus.Registry) err
 }
 
 func (p *program) buildAdmin(conf *config.Config, reg *prometheus.Registry) error {
-	o := admin.Options{Listen: conf.Admin.Listen, Tokens: tokens(conf), Archive: p.archive, Sources: operator{p}, Tenants: operator{p}, Reverifier: operator{p}, Explainer: operator{p}, Health: p.health, Stats: p.stats, Reload: p.askReload,
+	var err error
+	if p.audit, err = admin.OpenAudit(filepath.Join(conf.Archive.Dir, "audit"), int64(conf.Admin.AuditSize)); err != nil {
+		return err
+	}
+	o := admin.Options{Audit: p.audit, Listen: conf.Admin.Listen, Tokens: tokens(conf), Archive: p.archive, Sources: operator{p}, Tenants: operator{p}, Reverifier: operator{p}, Explainer: operator{p}, Health: p.health, Stats: p.stats, Reload: p.askReload,
 		Logger: p.log.Named("admin"), Gatherer: reg, Registerer: reg, Version: cli.Version}
 	if p.pump != nil {
 		o.Replayer = operator{p}
@@ -195,9 +200,10 @@ func (p *program) buildAdmin(conf *config.Config, reg *prometheus.Registry) erro
 		}
 		o.TLS = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
 	}
-	var err error
-	p.admin, err = admin.New(o)
-	return err
+	if p.admin, err = admin.New(o); err != nil {
+		return errors.Join(err, p.audit.Close())
+	}
+	return nil
 }
 
 func tokens(conf *config.Config) (out []admin.Token) {
@@ -210,7 +216,7 @@ func tokens(conf *config.Config) (out []admin.Token) {
 // close lets go of the archive, last: until here everything may still write to it.
 func (p *program) close() error {
 	p.keys.Close()
-	err := p.archive.Close()
+	err := errors.Join(p.audit.Close(), p.archive.Close())
 	_ = p.log.Sync() // a terminal cannot be synced and says so
 	return err
 }

@@ -141,6 +141,7 @@ type Options struct {
 	Health     func() Health                   // nil = always ready
 	Stats      func(ctx context.Context) any   // rendered as JSON; nil = {}
 	Reload     func(ctx context.Context) error // re-reads the config; nil = 501
+	Audit      *Audit                          // keeps who did what; nil = the process log alone
 	Logger     *zap.Logger
 	Gatherer   prometheus.Gatherer   // /metrics; nil = 501
 	Registerer prometheus.Registerer // admin's own metrics

@@ -247,7 +247,6 @@ func (s *Server) authenticate(r *http.Request) (secretToken, *problem) {
 		}
 		return secretToken{name: "local", role: Operator}, nil
 	}
-	now := s.o.Now()
 	if h := r.Header.Get("Authorization"); h != "" {
 		scheme, token, _ := strings.Cut(h, " ")
 		if !strings.EqualFold(scheme, "bearer") {
@@ -255,16 +254,28 @@ func (s *Server) authenticate(r *http.Request) (secretToken, *problem) {
 		}
 		return s.login(r, strings.TrimSpace(token))
 	}
-	if c, err := r.Cookie(cookieName); err == nil {
-		if hash, ok := s.sessions.get(c.Value, now); ok {
-			for _, t := range *s.tokens.Load() {
-				if t.hash == hash {
-					return t, nil
-				}
-			}
-		}
+	if who, ok := s.session(r); ok {
+		return who, nil
 	}
 	return secretToken{}, refuse(http.StatusUnauthorized, "unauthorized", "want Authorization: Bearer TOKEN")
+}
+
+// session says who is logged in to the page.
+func (s *Server) session(r *http.Request) (who secretToken, ok bool) {
+	c, err := r.Cookie(cookieName)
+	if err != nil {
+		return who, false
+	}
+	hash, ok := s.sessions.get(c.Value, s.o.Now())
+	if !ok {
+		return who, false
+	}
+	for _, t := range *s.tokens.Load() {
+		if t.hash == hash {
+			return t, true
+		}
+	}
+	return who, false
 }
 
 // login looks a token up, unless its sender has guessed too much.

@@ -197,6 +197,12 @@ func (s *Server) body(w http.ResponseWriter, r *http.Request, who secretToken) *
 	if !who.may(d.Source) {
 		return refuse(http.StatusNotFound, "not_found", "there is no delivery "+r.PathValue("id"))
 	}
+	// A person who looks is on record; a program that follows its claim checks is not.
+	if who.role == Operator {
+		if p := s.audit(r, actReadBody, d.ID, ""); p != nil {
+			return p
+		}
+	}
 	h := w.Header()
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("Content-Disposition", fmt.Sprintf(`attachment; filename="%s.bin"`, d.ID))

@@ -280,7 +280,7 @@ func (s *Server) doLogin(w http.ResponseWriter, r *http.Request, _ secretToken) 
 	if p == nil && who.role == Consumer {
 		p = refuse(http.StatusForbidden, "forbidden", "a consumer's token is for programs; the page wants a viewer's or operator's")
 	}
-	s.log.Info("audit", zap.String("act", "login"), zap.String("by", who.name), zap.String("from", address(r)), zap.Bool("ok", p == nil))
+	s.loggedIn(r, who, "token", p)
 	if p != nil {
 		if p.retryAfter != "" {
 			w.Header().Set("Retry-After", p.retryAfter)
@@ -293,9 +293,7 @@ func (s *Server) doLogin(w http.ResponseWriter, r *http.Request, _ secretToken) 
 }
 
 func (s *Server) doLogout(w http.ResponseWriter, r *http.Request, _ secretToken) *problem {
-	if c, err := r.Cookie(cookieName); err == nil {
-		s.sessions.end(c.Value)
-	}
+	s.logOut(r)
 	s.setCookie(w, r, "", 0)
 	http.Redirect(w, r, "/login", http.StatusSeeOther)
 	return nil

@@ -72,6 +72,7 @@ func (s *Server) table() []route {
 		{method: "DELETE", path: "/api/v1/sources/{name}/tenants/{id}", who: operators, serve: s.deleteTenant, change: true},
 		{method: "GET", path: "/api/v1/sources/{name}/captured", who: operators, serve: s.captured, change: true},
 		{method: "DELETE", path: "/api/v1/sources/{name}/captured", who: operators, serve: s.clearCaptured, change: true},
+		{method: "GET", path: "/api/v1/audit", who: operators, serve: s.auditList},
 		{method: "POST", path: "/api/v1/reload", who: operators, serve: s.reload, change: true},
 
 		{method: "GET", path: "/{$}", who: pages, serve: s.pageList},
@@ -192,7 +193,7 @@ func (s *Server) wrap(rt route) http.HandlerFunc {
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("X-Frame-Options", "DENY")
 		h.Set("Cache-Control", "no-store")
-		var who secretToken
+		r, a := withAsking(r)
 		defer func() {
 			p := recover()
 			aborted := p == http.ErrAbortHandler //nolint:errorlint // the value that net/http panics with
@@ -204,13 +205,13 @@ func (s *Server) wrap(rt route) http.HandlerFunc {
 			}
 			s.metrics.count(rt.path, w.status)
 			if rt.change {
-				s.audit(rt, r, who, w.status)
+				s.finish(rt, r, a, w.status)
 			}
 			if aborted {
 				panic(http.ErrAbortHandler) // or the client would see a proper end
 			}
 		}()
-		if p := s.enter(rt, w, r, &who); p != nil {
+		if p := s.enter(rt, w, r, a); p != nil {
 			if p != answered {
 				writeProblem(w, p)
 			}
@@ -221,7 +222,7 @@ func (s *Server) wrap(rt route) http.HandlerFunc {
 // answered is what a step returns that has written the answer itself.
 var answered = &problem{}
 
-func (s *Server) enter(rt route, w http.ResponseWriter, r *http.Request, who *secretToken) *problem {
+func (s *Server) enter(rt route, w http.ResponseWriter, r *http.Request, a *asking) *problem {
 	r.Body = http.MaxBytesReader(w, r.Body, maxRequestBytes)
 	if rt.who != public {
 		t, p := s.authenticate(r)
@@ -232,13 +233,13 @@ func (s *Server) enter(rt route, w http.ResponseWriter, r *http.Request, who *se
 			}
 			return p
 		}
-		*who = t
+		a.who = t
 	}
-	if p := allowed(rt, *who); p != nil {
+	if p := allowed(rt, a.who); p != nil {
 		return p
 	}
 	if rt.stream {
-		return rt.serve(w, r, *who)
+		return rt.serve(w, r, a.who)
 	}
 	// Health is answered however busy the rest is.
 	if rt.who != public {
@@ -249,9 +250,14 @@ func (s *Server) enter(rt route, w http.ResponseWriter, r *http.Request, who *se
 			return busy("too_busy", "too many requests at once")
 		}
 	}
+	if rt.change {
+		if p := s.begin(rt, r, a); p != nil {
+			return p
+		}
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), queryTimeout)
 	defer cancel()
-	return rt.serve(w, r.WithContext(ctx), *who)
+	return rt.serve(w, r.WithContext(ctx), a.who)
 }
 
 func allowed(rt route, who secretToken) *problem {
@@ -268,16 +274,6 @@ func allowed(rt route, who secretToken) *problem {
 		return refuse(http.StatusForbidden, "forbidden", "the role "+string(who.role)+" may not do this")
 	}
 	return nil
-}
-
-// audit writes one line for everything that changes something, refused attempts too.
-func (s *Server) audit(rt route, r *http.Request, who secretToken, status int) {
-	target := r.PathValue("id")
-	if target == "" {
-		target = r.PathValue("name")
-	}
-	s.log.Info("audit", zap.String("act", rt.method+" "+rt.path), zap.String("target", target), zap.String("query", r.URL.RawQuery),
-		zap.String("by", who.name), zap.String("role", string(who.role)), zap.String("from", address(r)), zap.Int("status", status))
 }
 
 func (s *Server) healthz(w http.ResponseWriter, _ *http.Request, _ secretToken) *problem {

@@ -74,6 +74,7 @@ type Admin struct {
 	PublicURL string  `yaml:"public_url" check:"url" doc:"where people open the page; for links"`
 	Tokens    []Token `live:"true" yaml:"tokens" doc:"who may ask; without any, loopback is open to all on the machine"`
 	TLS       *TLS    `yaml:"tls" doc:"TLS 1.2 and up"`
+	AuditSize Size    `yaml:"audit_size" default:"64MiB" min:"1MiB" max:"16GiB" doc:"how much of the audit log is kept, in audit/ of the archive's directory"`
 }
 
 // Token is one bearer token of the admin API.
