@@ -188,7 +188,7 @@ func (p *program) buildAdmin(conf *config.Config, reg *prometheus.Registry) erro
 	if p.audit, err = admin.OpenAudit(filepath.Join(conf.Archive.Dir, "audit"), int64(conf.Admin.AuditSize)); err != nil {
 		return err
 	}
-	o := admin.Options{Audit: p.audit, Listen: conf.Admin.Listen, Tokens: tokens(conf), Archive: p.archive, Sources: operator{p}, Tenants: operator{p}, Reverifier: operator{p}, Explainer: operator{p}, Health: p.health, Stats: p.stats, Reload: p.askReload,
+	o := admin.Options{Audit: p.audit, OIDC: oidcOptions(conf.Admin.OIDC), PublicURL: conf.Admin.PublicURL, Listen: conf.Admin.Listen, Tokens: tokens(conf), Archive: p.archive, Sources: operator{p}, Tenants: operator{p}, Reverifier: operator{p}, Explainer: operator{p}, Health: p.health, Stats: p.stats, Reload: p.askReload,
 		Logger: p.log.Named("admin"), Gatherer: reg, Registerer: reg, Version: cli.Version}
 	if p.pump != nil {
 		o.Replayer = operator{p}
@@ -211,6 +211,14 @@ func tokens(conf *config.Config) (out []admin.Token) {
 		out = append(out, admin.Token{Name: t.Name, Role: admin.Role(t.Role), Token: t.Token.Reveal(), Sources: t.Sources})
 	}
 	return out
+}
+
+func oidcOptions(o *config.OIDC) *admin.OIDC {
+	if o == nil {
+		return nil
+	}
+	return &admin.OIDC{Issuer: o.Issuer, ClientID: o.ClientID, ClientSecret: o.ClientSecret.Reveal(), RedirectURL: o.RedirectURL, Scopes: o.Scopes,
+		Claim: o.Roles.Claim, Viewer: o.Roles.Viewer, Operator: o.Roles.Operator}
 }
 
 // close lets go of the archive, last: until here everything may still write to it.

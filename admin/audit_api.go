@@ -45,6 +45,7 @@ var looks = map[string]bool{actReadBody: true, actUnmask: true}
 // asking is what is known of a request on its way: who asks, and what is to be said of it.
 type asking struct {
 	who    secretToken
+	csrf   string // of the session, where one asks
 	begun  uint64
 	detail string
 }
@@ -215,13 +216,18 @@ func (s *Server) loggedIn(r *http.Request, who secretToken, how string, p *probl
 }
 
 // logOut ends the session that asks for it.
-func (s *Server) logOut(r *http.Request) {
+func (s *Server) logOut(r *http.Request) *problem {
 	c, err := r.Cookie(cookieName)
 	if err != nil {
-		return
+		return nil
 	}
 	if who, ok := s.session(r); ok {
-		_, _ = s.record(r, who, Act{Action: actLogout, Result: actDone, Status: http.StatusSeeOther}) // it was logged
+		a, _ := r.Context().Value(askingKey{}).(*asking)
+		if p := checkForm(r, true, a.csrf); p != nil {
+			return p
+		}
+		_, _ = s.record(r, who, Act{Action: actLogout, Result: actDone, Status: http.StatusSeeOther}) // its end matters more
 	}
 	s.sessions.end(c.Value)
+	return nil
 }

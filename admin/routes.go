@@ -80,6 +80,8 @@ func (s *Server) table() []route {
 		{method: "POST", path: "/deliveries/{id}/replay", who: pages, serve: s.pageReplay, change: true},
 		{method: "GET", path: "/login", who: public, serve: s.pageLogin},
 		{method: "POST", path: "/login", who: public, serve: s.doLogin},
+		{method: "GET", path: "/login/oidc", who: public, serve: s.oidcStart},
+		{method: "GET", path: OIDCCallback, who: public, serve: s.oidcCallback},
 		{method: "POST", path: "/logout", who: public, serve: s.doLogout},
 		{method: "GET", path: "/static/style.css", who: public, serve: s.style},
 	}
@@ -164,6 +166,7 @@ const contentPolicy = "default-src 'none'; style-src 'self'; form-action 'self';
 type recorder struct {
 	http.ResponseWriter
 	status int
+	csrf   string // what forms of the answer carry
 }
 
 func (w *recorder) WriteHeader(status int) {
@@ -222,7 +225,7 @@ func (s *Server) wrap(rt route) http.HandlerFunc {
 // answered is what a step returns that has written the answer itself.
 var answered = &problem{}
 
-func (s *Server) enter(rt route, w http.ResponseWriter, r *http.Request, a *asking) *problem {
+func (s *Server) enter(rt route, w *recorder, r *http.Request, a *asking) *problem {
 	r.Body = http.MaxBytesReader(w, r.Body, maxRequestBytes)
 	if rt.who != public {
 		t, p := s.authenticate(r)
@@ -234,6 +237,12 @@ func (s *Server) enter(rt route, w http.ResponseWriter, r *http.Request, a *aski
 			return p
 		}
 		a.who = t
+		if a.csrf != "" {
+			w.csrf = a.csrf
+			if p := checkForm(r, rt.who == pages, a.csrf); p != nil {
+				return p
+			}
+		}
 	}
 	if p := allowed(rt, a.who); p != nil {
 		return p
