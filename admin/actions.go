@@ -274,6 +274,12 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request, _ secretToken) 
 	if err != nil {
 		return s.failure(err)
 	}
+	if e.Fingerprints == nil {
+		e.Fingerprints = []string{}
+	}
+	if e.Hints == nil {
+		e.Hints = []string{}
+	}
 	writeJSON(w, http.StatusOK, e)
 	return nil
 }

@@ -2,7 +2,6 @@ package admin
 
 import (
 	"context"
-	"crypto/subtle"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -203,7 +202,9 @@ func (s *Server) wrap(rt route) http.HandlerFunc {
 			if p != nil && !aborted {
 				s.log.Error("BUG: admin handler panicked", zap.String("route", rt.path), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
 				if w.status == 0 {
-					writeProblem(w, refuse(http.StatusInternalServerError, "internal", "see the log"))
+					p := refuse(http.StatusInternalServerError, "internal", "see the log")
+					p.Instance = r.URL.EscapedPath()
+					writeProblem(w, p)
 				}
 			}
 			s.metrics.count(rt.path, w.status)
@@ -216,6 +217,7 @@ func (s *Server) wrap(rt route) http.HandlerFunc {
 		}()
 		if p := s.enter(rt, w, r, a); p != nil {
 			if p != answered {
+				p.Instance = r.URL.EscapedPath()
 				writeProblem(w, p)
 			}
 		}
@@ -318,10 +320,7 @@ func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request, _ secretTo
 }
 
 func (s *Server) openapi(w http.ResponseWriter, r *http.Request, _ secretToken) *problem {
-	etag := `"` + fingerprint(openAPI) + `"`
-	w.Header().Set("ETag", etag)
-	if subtle.ConstantTimeCompare([]byte(r.Header.Get("If-None-Match")), []byte(etag)) == 1 {
-		w.WriteHeader(http.StatusNotModified)
+	if unchanged(w, r, `"`+fingerprint(openAPI)+`"`) {
 		return nil
 	}
 	w.Header().Set("Content-Type", "application/yaml")
