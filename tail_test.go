@@ -15,6 +15,7 @@ import (
 
 	"penstock/cli"
 	"penstock/provider"
+	"penstock/verify"
 )
 
 const payShop = "  - {name: pay, provider: liqpay, credentials: {public_key: i1, private_key: the private key of i1}}\n"
@@ -23,6 +24,11 @@ const payShop = "  - {name: pay, provider: liqpay, credentials: {public_key: i1,
 // repeat, whether its stream is cut or the gateway is started again.
 func TestTailForwardAcrossRestarts(t *testing.T) {
 	builtin, err := provider.Builtin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	def, _ := builtin.Get("liqpay")
+	signer, err := verify.New(def, provider.Credentials{"public_key": {"i1"}, "private_key": {"the private key of i1"}}, verify.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +76,13 @@ func TestTailForwardAcrossRestarts(t *testing.T) {
 		t.Helper()
 		for range count {
 			n++
-			r := liqpay(t, fmt.Sprint("order-", n), "i1", "the private key of i1")
+			r, err := def.Sample("", provider.SampleParams{Now: time.Now(), OrderID: fmt.Sprint("order-", n)})
+			if err == nil {
+				err = signer.Sign(r, time.Now())
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
 			if status, body, _ := e.post("pay", r); status != http.StatusOK {
 				t.Fatalf("delivery %d: %d %s", n, status, body)
 			}
