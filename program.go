@@ -54,6 +54,7 @@ type program struct {
 	admin   *admin.Server
 	notify  *notify.Engine
 	tracer  *trace.Tracer // nil: nobody traces
+	audit   *admin.Audit
 	cat     config.Catalogue
 
 	releasing releases
@@ -195,7 +196,11 @@ func (p *program) buildIngest(conf *config.Config, reg *prometheus.Registry) err
 }
 
 func (p *program) buildAdmin(conf *config.Config, reg *prometheus.Registry) error {
-	o := admin.Options{Listen: conf.Admin.Listen, Tokens: tokens(conf), Archive: p.archive, Sources: operator{p}, Tenants: operator{p}, Reverifier: operator{p}, Explainer: operator{p}, Health: p.health, Stats: p.stats, Reload: p.askReload,
+	var err error
+	if p.audit, err = admin.OpenAudit(filepath.Join(conf.Archive.Dir, "audit"), int64(conf.Admin.AuditSize)); err != nil {
+		return err
+	}
+	o := admin.Options{Audit: p.audit, OIDC: oidcOptions(conf.Admin.OIDC), PublicURL: conf.Admin.PublicURL, Listen: conf.Admin.Listen, Tokens: tokens(conf), Archive: p.archive, Sources: operator{p}, Tenants: operator{p}, Reverifier: operator{p}, Explainer: operator{p}, Health: p.health, Stats: p.stats, Reload: p.askReload,
 		Logger: p.log.Named("admin"), Gatherer: reg, Registerer: reg, Version: cli.Version}
 	if p.pump != nil {
 		o.Replayer = operator{p}
@@ -207,9 +212,10 @@ func (p *program) buildAdmin(conf *config.Config, reg *prometheus.Registry) erro
 		}
 		o.TLS = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
 	}
-	var err error
-	p.admin, err = admin.New(o)
-	return err
+	if p.admin, err = admin.New(o); err != nil {
+		return errors.Join(err, p.audit.Close())
+	}
+	return nil
 }
 
 func tokens(conf *config.Config) (out []admin.Token) {
@@ -219,10 +225,18 @@ func tokens(conf *config.Config) (out []admin.Token) {
 	return out
 }
 
+func oidcOptions(o *config.OIDC) *admin.OIDC {
+	if o == nil {
+		return nil
+	}
+	return &admin.OIDC{Issuer: o.Issuer, ClientID: o.ClientID, ClientSecret: o.ClientSecret.Reveal(), RedirectURL: o.RedirectURL, Scopes: o.Scopes,
+		Claim: o.Roles.Claim, Viewer: o.Roles.Viewer, Operator: o.Roles.Operator}
+}
+
 // close lets go of the archive, last: until here everything may still write to it.
 func (p *program) close() error {
 	p.keys.Close()
-	err := p.archive.Close()
+	err := errors.Join(p.audit.Close(), p.archive.Close())
 	p.closeTracer()
 	_ = p.log.Sync() // a terminal cannot be synced and says so
 	return err

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 
 	"penstock/archive"
 )
@@ -118,6 +119,7 @@ func (s *Server) selection(r *http.Request) (Selection, selectionBody, *problem)
 		if len(v) > 0 || body.All || len(body.IDs) > maxSelectedIDs {
 			return invalid("ids: want at most %d of them, and no filter beside", maxSelectedIDs)
 		}
+		note(r, describe(v, body))
 		return Selection{IDs: body.IDs}, body, nil
 	}
 	f, err := archive.ParseFilter(v, s.o.Now())
@@ -136,7 +138,23 @@ func (s *Server) selection(r *http.Request) (Selection, selectionBody, *problem)
 			return invalid(`filter: it is empty; for everything say {"all":true}`)
 		}
 	}
+	note(r, describe(v, body))
 	return Selection{Filter: &f}, body, nil
+}
+
+// describe is a selection in the audit log's words.
+func describe(filter url.Values, body selectionBody) string {
+	text := filter.Encode()
+	switch {
+	case len(body.IDs) > 0:
+		text = fmt.Sprintf("%d ids: %s", len(body.IDs), strings.Join(body.IDs, " "))
+	case text == "":
+		text = "all"
+	}
+	if body.Force {
+		text += " force=true"
+	}
+	return text
 }
 
 // filterText gives a filter's JSON value as the text of a query parameter.
@@ -256,6 +274,12 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request, _ secretToken) 
 	e, err := s.o.Explainer.Explain(r.Context(), row.ID)
 	if err != nil {
 		return s.failure(err)
+	}
+	if e.Fingerprints == nil {
+		e.Fingerprints = []string{}
+	}
+	if e.Hints == nil {
+		e.Hints = []string{}
 	}
 	writeJSON(w, http.StatusOK, e)
 	return nil

@@ -134,6 +134,8 @@ type Options struct {
 	Listen     string // address of the listener; decides whether a token is required
 	TLS        *tls.Config
 	Tokens     []Token
+	OIDC       *OIDC  // nil = no single sign-on
+	PublicURL  string // where browsers open the page, "" = at Listen
 	Archive    Archive
 	Replayer   Replayer
 	Reverifier Reverifier
@@ -143,6 +145,7 @@ type Options struct {
 	Health     func() Health                   // nil = always ready
 	Stats      func(ctx context.Context) any   // rendered as JSON; nil = {}
 	Reload     func(ctx context.Context) error // re-reads the config; nil = 501
+	Audit      *Audit                          // keeps who did what; nil = the process log alone
 	Logger     *zap.Logger
 	Gatherer   prometheus.Gatherer   // /metrics; nil = 501
 	Registerer prometheus.Registerer // admin's own metrics
@@ -174,6 +177,7 @@ type Server struct {
 	o        Options
 	log      *zap.Logger
 	tokens   atomic.Pointer[[]secretToken]
+	oidc     *oidcLogin // nil = no single sign-on
 	sessions *sessions
 	failures *failures
 	handler  http.Handler
@@ -205,6 +209,9 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{o: o, log: o.Logger, slots: make(chan struct{}, maxConcurrent), streams: make(chan struct{}, maxStreams), exports: make(chan struct{}, maxExports),
 		closing: make(chan struct{}), failures: newFailures(), sessions: newSessions(), writeTimeout: writeTimeout}
+	if o.OIDC != nil {
+		s.oidc = newOIDC(*o.OIDC)
+	}
 	if err := s.SetTokens(o.Tokens); err != nil {
 		return nil, err
 	}
@@ -221,7 +228,7 @@ func (s *Server) SetTokens(tokens []Token) error {
 	if err != nil {
 		return err
 	}
-	if len(hashed) == 0 && !loopback(s.o.Listen) {
+	if len(hashed) == 0 && s.oidc == nil && !loopback(s.o.Listen) {
 		return fmt.Errorf("admin.listen %s is not a loopback address, and there is no token: anyone could read every delivery (set admin.tokens, or listen on 127.0.0.1)", s.o.Listen)
 	}
 	s.tokens.Store(&hashed)
@@ -249,7 +256,7 @@ func (s *Server) Handler() http.Handler { return s.handler }
 // Run serves on ln until ctx ends, then answers what is in flight for at most 5 s. It
 // closes ln.
 func (s *Server) Run(ctx context.Context, ln net.Listener) error {
-	if len(*s.tokens.Load()) == 0 && !loopback(ln.Addr().String()) {
+	if s.unguarded() && !loopback(ln.Addr().String()) {
 		return errors.Join(fmt.Errorf("admin listener %s is not loopback and there is no token", ln.Addr()), ln.Close())
 	}
 	// Broken handshakes and the like: whoever scans the port must not fill the log.

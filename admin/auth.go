@@ -44,6 +44,7 @@ type secretToken struct {
 	name    string
 	role    Role
 	sources []string
+	oidc    bool // a person of the identity provider: has no token
 }
 
 func hashTokens(tokens []Token) ([]secretToken, error) {
@@ -93,7 +94,8 @@ const (
 )
 
 type session struct {
-	token   [sha256.Size]byte // hash of the token it was opened with
+	who     secretToken // as it was when the session was opened; a token may be gone since
+	csrf    string
 	expires time.Time
 }
 
@@ -122,18 +124,15 @@ func (s *sessions) open(t secretToken, now time.Time) string {
 	if len(s.all) >= maxSessions {
 		delete(s.all, oldest)
 	}
-	s.all[sha256.Sum256([]byte(id))] = session{token: t.hash, expires: now.Add(sessionAge)}
+	s.all[sha256.Sum256([]byte(id))] = session{who: t, csrf: rand.Text(), expires: now.Add(sessionAge)}
 	return id
 }
 
-func (s *sessions) get(id string, now time.Time) (token [sha256.Size]byte, ok bool) {
+func (s *sessions) get(id string, now time.Time) (v session, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	v, ok := s.all[sha256.Sum256([]byte(id))]
-	if !ok || now.After(v.expires) {
-		return token, false
-	}
-	return v.token, true
+	v, ok = s.all[sha256.Sum256([]byte(id))]
+	return v, ok && !now.After(v.expires)
 }
 
 func (s *sessions) end(id string) {
@@ -142,12 +141,13 @@ func (s *sessions) end(id string) {
 	delete(s.all, sha256.Sum256([]byte(id)))
 }
 
-// keep ends the sessions of tokens that are not in the list.
+// keep ends the sessions of tokens that are not in the list. Whom the identity provider
+// named stays for the length of the session.
 func (s *sessions) keep(tokens []secretToken) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for k, v := range s.all {
-		if !slices.ContainsFunc(tokens, func(t secretToken) bool { return t.hash == v.token }) {
+		if !v.who.oidc && !slices.ContainsFunc(tokens, func(t secretToken) bool { return t.hash == v.who.hash }) {
 			delete(s.all, k)
 		}
 	}
@@ -160,6 +160,11 @@ const (
 	failureRate  = rate.Limit(1)
 	// maxFailing addresses are told apart; the rest share one limit.
 	maxFailing = 4096
+	// All addresses together: many that guess a little are one that guesses much. Those
+	// that have shown a token within goodFor are not concerned.
+	overallBurst = 1000
+	overallRate  = rate.Limit(20)
+	goodFor      = 24 * time.Hour
 )
 
 type failing struct {
@@ -171,13 +176,15 @@ type failing struct {
 // failures limits wrong tokens by address. The same wrong token again (a script with an
 // old one) is not guessing and costs nothing, so that it does not lock others out.
 type failures struct {
-	mu     sync.Mutex
-	all    map[string]*failing
-	shared failing
+	mu      sync.Mutex
+	all     map[string]*failing
+	shared  failing
+	overall *rate.Limiter
+	good    map[string]time.Time // addresses that have shown a token, and when
 }
 
 func newFailures() *failures {
-	return &failures{all: map[string]*failing{}, shared: failing{limit: rate.NewLimiter(failureRate, failureBurst)}}
+	return &failures{all: map[string]*failing{}, good: map[string]time.Time{}, overall: rate.NewLimiter(overallRate, overallBurst), shared: failing{limit: rate.NewLimiter(failureRate, failureBurst)}}
 }
 
 func (f *failures) of(addr string, now time.Time) *failing {
@@ -205,6 +212,9 @@ func (f *failures) blocked(addr, token string, now time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	e := f.all[addr]
+	if f.overall.TokensAt(now) < 1 && now.Sub(f.good[addr]) > goodFor {
+		return true
+	}
 	if e == nil {
 		if len(f.all) < maxFailing {
 			return false
@@ -222,7 +232,25 @@ func (f *failures) add(addr, token string, now time.Time) {
 	if e.last != hash {
 		e.last = hash
 		e.limit.AllowN(now, 1)
+		f.overall.AllowN(now, 1)
 	}
+}
+
+// succeeded remembers an address that has shown a token.
+func (f *failures) succeeded(addr string, now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, known := f.good[addr]; !known && len(f.good) >= maxFailing {
+		for k, at := range f.good {
+			if now.Sub(at) > goodFor {
+				delete(f.good, k)
+			}
+		}
+		if len(f.good) >= maxFailing {
+			return
+		}
+	}
+	f.good[addr] = now
 }
 
 // address is the peer without its port; IPv6 by its /64, which one host can have whole.
@@ -240,14 +268,13 @@ func address(r *http.Request) string {
 // authenticate says who asks: by bearer token, by the page's session, or, where no token
 // is configured, anyone on this machine.
 func (s *Server) authenticate(r *http.Request) (secretToken, *problem) {
-	if len(*s.tokens.Load()) == 0 {
+	if s.unguarded() {
 		// A page elsewhere can point a name at 127.0.0.1; its browser sends that name.
 		if !loopback(r.Host) {
 			return secretToken{}, refuse(http.StatusForbidden, "host_not_allowed", "without tokens only localhost is answered, not "+r.Host)
 		}
 		return secretToken{name: "local", role: Operator}, nil
 	}
-	now := s.o.Now()
 	if h := r.Header.Get("Authorization"); h != "" {
 		scheme, token, _ := strings.Cut(h, " ")
 		if !strings.EqualFold(scheme, "bearer") {
@@ -255,25 +282,35 @@ func (s *Server) authenticate(r *http.Request) (secretToken, *problem) {
 		}
 		return s.login(r, strings.TrimSpace(token))
 	}
-	if c, err := r.Cookie(cookieName); err == nil {
-		if hash, ok := s.sessions.get(c.Value, now); ok {
-			for _, t := range *s.tokens.Load() {
-				if t.hash == hash {
-					return t, nil
-				}
-			}
-		}
+	if who, ok := s.session(r); ok {
+		return who, nil
 	}
 	return secretToken{}, refuse(http.StatusUnauthorized, "unauthorized", "want Authorization: Bearer TOKEN")
+}
+
+// session says who is logged in to the page, and lets the answer's forms carry its token.
+func (s *Server) session(r *http.Request) (who secretToken, ok bool) {
+	c, err := r.Cookie(cookieName)
+	if err != nil {
+		return who, false
+	}
+	v, ok := s.sessions.get(c.Value, s.o.Now())
+	if !ok {
+		return who, false
+	}
+	if !v.who.oidc && !slices.ContainsFunc(*s.tokens.Load(), func(t secretToken) bool { return t.hash == v.who.hash }) {
+		return who, false
+	}
+	if a, ok := r.Context().Value(askingKey{}).(*asking); ok {
+		a.csrf = v.csrf
+	}
+	return v.who, true
 }
 
 // login looks a token up, unless its sender has guessed too much.
 func (s *Server) login(r *http.Request, token string) (secretToken, *problem) {
 	now, addr := s.o.Now(), address(r)
-	if s.failures.blocked(addr, token, now) {
-		s.metrics.limited.Inc()
-		p := refuse(http.StatusTooManyRequests, "too_many_failures", "too many wrong tokens from this address; wait a second")
-		p.retryAfter = "1"
+	if p := s.throttle(addr, token); p != nil {
 		return secretToken{}, p
 	}
 	who, ok := s.find(token)
@@ -282,16 +319,30 @@ func (s *Server) login(r *http.Request, token string) (secretToken, *problem) {
 		s.metrics.refused.Inc()
 		return secretToken{}, refuse(http.StatusUnauthorized, "unauthorized", "the token is not known")
 	}
+	s.failures.succeeded(addr, now)
 	return who, nil
 }
 
+// throttle refuses whoever has guessed too much.
+func (s *Server) throttle(addr, token string) *problem {
+	if !s.failures.blocked(addr, token, s.o.Now()) {
+		return nil
+	}
+	s.metrics.limited.Inc()
+	p := refuse(http.StatusTooManyRequests, "too_many_failures", "too many wrong tokens; wait a second")
+	p.retryAfter = "1"
+	return p
+}
+
+// setCookie: Lax, so that a link to a delivery in a chat opens it; whatever changes
+// something asks for the session's token beside.
 func (s *Server) setCookie(w http.ResponseWriter, r *http.Request, value string, age time.Duration) {
 	seconds := int(age.Seconds())
 	if value == "" {
 		seconds = -1
 	}
 	http.SetCookie(w, &http.Cookie{Name: cookieName, Value: value, Path: "/", MaxAge: seconds, HttpOnly: true,
-		SameSite: http.SameSiteStrictMode, Secure: r.TLS != nil})
+		SameSite: http.SameSiteLaxMode, Secure: s.secure(r)})
 }
 
 // fingerprint is how a body is named in headers and pages.

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -118,10 +119,35 @@ func TestFailuresAreBounded(t *testing.T) {
 	if !f.blocked("a-new-one", "x", now) {
 		t.Fatal("beyond the bound nobody is limited")
 	}
-	f.add("late", "x", now.Add(2*time.Minute))
+	now = now.Add(time.Minute) // what all of them share is free again
+	f.add("late", "x", now.Add(time.Minute))
 	if len(f.all) > 1 {
 		t.Fatalf("%d old addresses are kept", len(f.all))
 	}
+}
+
+func cookieOf(t *testing.T, rec *httptest.ResponseRecorder, name string) *http.Cookie {
+	t.Helper()
+	for _, c := range rec.Result().Cookies() {
+		if c.Name == name {
+			return c
+		}
+	}
+	t.Fatalf("no cookie %s in %v", name, rec.Result().Cookies())
+	return nil
+}
+
+var csrfInPage = regexp.MustCompile(`<form[^>]*method="post"[^>]*><input type="hidden" name="csrf" value="([A-Z2-7]{20,})">`)
+
+// form is what a page's form sends: the headers with the session, and the body.
+func form(t *testing.T, w *world, c *http.Cookie, page string) (headers []string, body string) {
+	t.Helper()
+	headers = []string{"Cookie", c.Name + "=" + c.Value, "Content-Type", "application/x-www-form-urlencoded", "Sec-Fetch-Site", "same-origin"}
+	m := csrfInPage.FindStringSubmatch(w.call("GET", page, "", "", headers[:2]...).Body.String())
+	if m == nil {
+		t.Fatalf("%s has a form without a token, or none", page)
+	}
+	return headers, "csrf=" + m[1]
 }
 
 func login(t *testing.T, w *world, token, next string) *http.Cookie {
@@ -131,13 +157,9 @@ func login(t *testing.T, w *world, token, next string) *http.Cookie {
 	if got := rec.Header().Get("Location"); got != local(next) {
 		t.Fatalf("login leads to %q", got)
 	}
-	cookies := rec.Result().Cookies()
-	if len(cookies) != 1 {
-		t.Fatalf("cookies = %v", cookies)
-	}
-	c := cookies[0]
-	if !c.HttpOnly || c.SameSite != http.SameSiteStrictMode || c.Path != "/" || c.MaxAge <= 0 {
-		t.Fatalf("cookie %+v is not HttpOnly, SameSite=Strict", c)
+	c := cookieOf(t, rec, cookieName)
+	if !c.HttpOnly || c.SameSite != http.SameSiteLaxMode || c.Path != "/" || c.MaxAge <= 0 {
+		t.Fatalf("cookie %+v is not HttpOnly, SameSite=Lax", c)
 	}
 	if strings.Contains(c.Value, token) || len(c.Value) < 40 {
 		t.Fatalf("cookie value %q", c.Value)
@@ -164,14 +186,30 @@ func TestLoginSession(t *testing.T) {
 	if w.work.last() != "" {
 		t.Fatalf("cross-site request did %q", w.work.last())
 	}
-	w.want(w.call("POST", "/deliveries/"+publishedID+"/replay", "", "", append(with(c), "Sec-Fetch-Site", "same-origin")...), 303)
+	// Nor with one that says nothing of its origin, for want of the token.
+	for _, body := range []string{"", "csrf=", "csrf=AAAAAAAAAAAAAAAAAAAAAAAAAA"} {
+		w.want(w.call("POST", "/deliveries/"+publishedID+"/replay", "", body, append(with(c), "Content-Type", "application/x-www-form-urlencoded")...), 403, "csrf")
+		w.want(w.call("POST", "/deliveries/"+publishedID+"/replay", "", body, append(with(c), "Content-Type", "application/x-www-form-urlencoded", "Sec-Fetch-Site", "same-origin")...), 403, "csrf")
+		w.want(w.call("POST", "/logout", "", body, append(with(c), "Content-Type", "application/x-www-form-urlencoded")...), 403, "csrf")
+	}
+	w.want(w.call("POST", "/api/v1/reload", "", "", with(c)...), 403, "csrf")
+	if w.work.last() != "" {
+		t.Fatalf("a form without a token did %q", w.work.last())
+	}
+	w.want(w.call("POST", "/api/v1/reload", "", "", append(with(c), "Sec-Fetch-Site", "same-origin")...), 200)
+	headers, token := form(t, w, c, "/deliveries/"+publishedID)
+	w.want(w.call("POST", "/api/v1/reload", "", "", append(with(c), csrfHeader, strings.TrimPrefix(token, "csrf="))...), 200)
+	w.want(w.call("POST", "/deliveries/"+publishedID+"/replay", "", token, headers...), 303)
 	if w.work.last() != "replay ["+publishedID+"] by ops" {
 		t.Fatalf("replay did %q", w.work.last())
 	}
 
 	viewer := login(t, w, viewerToken, "//evil.example/")
-	w.want(w.call("POST", "/deliveries/"+publishedID+"/replay", "", "", with(viewer)...), 403)
-	w.want(w.call("POST", "/logout", "", "", with(viewer)...), 303)
+	w.want(w.call("POST", "/deliveries/"+publishedID+"/replay", "", token, headers...), 303)
+	theirs, csrf := form(t, w, viewer, "/")
+	w.want(w.call("POST", "/deliveries/"+publishedID+"/replay", "", csrf, theirs...), 403, "viewer")
+	w.want(w.call("POST", "/logout", "", token, theirs...), 403, "csrf") // another session's
+	w.want(w.call("POST", "/logout", "", csrf, theirs...), 303)
 	w.want(w.call("GET", "/", "", "", with(viewer)...), 303)
 	w.want(w.call("POST", "/login", "", "token="+consumerToken, "Content-Type", "application/x-www-form-urlencoded"), 403)
 	w.want(w.call("POST", "/login", "", "token=wrong-token", "Content-Type", "application/x-www-form-urlencoded"), 401, "not known")
@@ -219,4 +257,68 @@ func TestLocalRedirect(t *testing.T) {
 	f("https://evil.example", "/")
 	f("/a\r\nSet-Cookie: x", "/")
 	f("", "/")
+}
+
+// The login's own form has a token too; a browser must send it back.
+func TestLoginFormIsGuarded(t *testing.T) {
+	w := newWorld(t, nil)
+	rec := w.call("GET", "/login", "", "")
+	m := csrfInPage.FindStringSubmatch(rec.Body.String())
+	c := cookieOf(t, rec, formCookie)
+	if m == nil || m[1] != c.Value || !c.HttpOnly || c.SameSite != http.SameSiteStrictMode {
+		t.Fatalf("form %v, cookie %+v", m, c)
+	}
+	post := func(body string, headers ...string) *httptest.ResponseRecorder {
+		return w.call("POST", "/login", "", body, append(headers, "Content-Type", "application/x-www-form-urlencoded")...)
+	}
+	cookie := []string{"Cookie", c.Name + "=" + c.Value}
+	w.want(post("token="+viewerToken, cookie...), 403, "too old")
+	w.want(post("csrf=X&token="+viewerToken, cookie...), 403, "too old")
+	w.want(post("token="+viewerToken, "Sec-Fetch-Site", "same-origin"), 403, "too old")
+	w.want(post("token="+viewerToken, "Origin", "http://127.0.0.1:8081"), 403, "too old")
+	w.want(post("csrf="+c.Value+"&token="+viewerToken, cookie...), 303)
+	again := w.call("GET", "/login", "", "", cookie...)
+	if m := csrfInPage.FindStringSubmatch(again.Body.String()); m == nil || m[1] != c.Value {
+		t.Fatal("a second tab makes the first one's form invalid")
+	}
+}
+
+// Many addresses that guess a little are one that guesses much; who has shown a token
+// before is not concerned.
+func TestWrongTokensAreLimitedOverall(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	w := newWorld(t, func(o *Options) { o.Now = func() time.Time { return now } })
+	ask := func(addr, token string) int {
+		r := httptest.NewRequest("GET", "/api/v1/stats", nil)
+		r.RemoteAddr = addr + ":1"
+		r.Header.Set("Authorization", "Bearer "+token)
+		rec := httptest.NewRecorder()
+		w.server.Handler().ServeHTTP(rec, r)
+		return rec.Code
+	}
+	if code := ask("203.0.113.1", operatorToken); code != 200 {
+		t.Fatal(code)
+	}
+	for i := range overallBurst {
+		if code := ask(fmt.Sprintf("198.51.%d.%d", i/250, i%250), fmt.Sprintf("guess-%d-abcdef", i)); code != 401 {
+			t.Fatalf("guess %d: %d", i, code)
+		}
+	}
+	if code := ask("192.0.2.99", operatorToken); code != 429 {
+		t.Fatalf("beyond the bound of all addresses a new one is answered %d", code)
+	}
+	if code := ask("203.0.113.1", operatorToken); code != 200 {
+		t.Fatalf("guessing elsewhere locks an operator out: %d", code)
+	}
+	now = now.Add(time.Second)
+	if code := ask("192.0.2.99", operatorToken); code != 200 {
+		t.Fatal(code)
+	}
+}
+
+func TestCookieIsSecureBehindTLS(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.PublicURL = "https://penstock.example" })
+	if c := login(t, w, viewerToken, "/"); !c.Secure {
+		t.Fatal("the session goes out without TLS")
+	}
 }

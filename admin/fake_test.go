@@ -260,6 +260,7 @@ func (w *world) call(method, target, token, body string, headers ...string) *htt
 	}
 	rec := httptest.NewRecorder()
 	w.server.Handler().ServeHTTP(rec, r)
+	w.checkContract(r, rec)
 	return rec
 }
 

@@ -54,7 +54,7 @@ type frame struct {
 
 func (s *Server) frame(r *http.Request, title string, who secretToken) frame {
 	_, err := r.Cookie(cookieName)
-	return frame{Title: title, Who: who.name, Role: who.role, LoggedIn: err == nil && len(*s.tokens.Load()) > 0}
+	return frame{Title: title, Who: who.name, Role: who.role, LoggedIn: err == nil && !s.unguarded()}
 }
 
 func (s *Server) render(w http.ResponseWriter, status int, name string, data any) *problem {
@@ -65,7 +65,7 @@ func (s *Server) render(w http.ResponseWriter, status int, name string, data any
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
-	_, _ = b.WriteTo(w) // the client is gone: nothing to do
+	_, _ = w.Write(guarded(w, b.Bytes())) // the client is gone: nothing to do
 	return nil
 }
 
@@ -251,7 +251,9 @@ func (s *Server) pageReplay(w http.ResponseWriter, r *http.Request, who secretTo
 
 type loginPage struct {
 	frame
-	Next string
+	Next  string
+	Token bool // with a token
+	OIDC  bool // by the identity provider
 }
 
 // loginURL leads to the login and back.
@@ -268,7 +270,9 @@ func local(next string) string {
 }
 
 func (s *Server) pageLogin(w http.ResponseWriter, r *http.Request, _ secretToken) *problem {
-	return s.render(w, http.StatusOK, "login.html", loginPage{frame: frame{Title: "Log in"}, Next: local(r.URL.Query().Get("next"))})
+	s.guardLogin(w, r)
+	return s.render(w, http.StatusOK, "login.html", loginPage{frame: frame{Title: "Log in"}, Next: local(r.URL.Query().Get("next")),
+		Token: s.byToken(), OIDC: s.oidc != nil})
 }
 
 func (s *Server) doLogin(w http.ResponseWriter, r *http.Request, _ secretToken) *problem {
@@ -276,16 +280,17 @@ func (s *Server) doLogin(w http.ResponseWriter, r *http.Request, _ secretToken) 
 		return refuse(http.StatusBadRequest, "invalid_parameter", "the form cannot be read")
 	}
 	next := local(r.PostForm.Get("next"))
-	who, p := s.login(r, strings.TrimSpace(r.PostForm.Get("token")))
+	s.guardLogin(w, r)
+	who, p := secretToken{}, checkLogin(r)
+	if p == nil {
+		who, p = s.login(r, strings.TrimSpace(r.PostForm.Get("token")))
+	}
 	if p == nil && who.role == Consumer {
 		p = refuse(http.StatusForbidden, "forbidden", "a consumer's token is for programs; the page wants a viewer's or operator's")
 	}
-	s.log.Info("audit", zap.String("act", "login"), zap.String("by", who.name), zap.String("from", address(r)), zap.Bool("ok", p == nil))
+	s.loggedIn(r, who, "token", p)
 	if p != nil {
-		if p.retryAfter != "" {
-			w.Header().Set("Retry-After", p.retryAfter)
-		}
-		return s.render(w, p.Status, "login.html", loginPage{frame: frame{Title: "Log in", Error: p.Detail}, Next: next})
+		return s.loginProblem(w, next, p)
 	}
 	s.setCookie(w, r, s.sessions.open(who, s.o.Now()), sessionAge)
 	http.Redirect(w, r, next, http.StatusSeeOther)
@@ -293,8 +298,8 @@ func (s *Server) doLogin(w http.ResponseWriter, r *http.Request, _ secretToken) 
 }
 
 func (s *Server) doLogout(w http.ResponseWriter, r *http.Request, _ secretToken) *problem {
-	if c, err := r.Cookie(cookieName); err == nil {
-		s.sessions.end(c.Value)
+	if p := s.logOut(r); p != nil {
+		return p
 	}
 	s.setCookie(w, r, "", 0)
 	http.Redirect(w, r, "/login", http.StatusSeeOther)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strings"
 
 	"go.uber.org/zap"
 
@@ -18,6 +19,8 @@ type problem struct {
 	Status int    `json:"status"`
 	Code   string `json:"code"`
 	Detail string `json:"detail,omitempty"`
+	// Instance is the path that was asked for; the frame of all answers fills it.
+	Instance string `json:"instance,omitempty"`
 
 	retryAfter string
 }
@@ -78,4 +81,32 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_, _ = w.Write(append(b, '\n')) // the client is gone: nothing to do
+}
+
+// unchanged answers 304 where the client has what it asks for already.
+func unchanged(w http.ResponseWriter, r *http.Request, etag string) bool {
+	w.Header().Set("ETag", etag)
+	for _, list := range r.Header.Values("If-None-Match") {
+		for have := range strings.SplitSeq(list, ",") {
+			if have = strings.TrimPrefix(strings.TrimSpace(have), "W/"); have == etag || have == "*" {
+				w.WriteHeader(http.StatusNotModified)
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// writeTagged is writeJSON for what is asked for again and again.
+func writeTagged(w http.ResponseWriter, r *http.Request, v any) *problem {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return refuse(http.StatusInternalServerError, "internal", "the answer could not be rendered")
+	}
+	if unchanged(w, r, `"`+fingerprint(b)+`"`) {
+		return nil
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(append(b, '\n')) // the client is gone: nothing to do
+	return nil
 }

@@ -2,7 +2,6 @@ package admin
 
 import (
 	"context"
-	"crypto/subtle"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -73,6 +72,7 @@ func (s *Server) table() []route {
 		{method: "DELETE", path: "/api/v1/sources/{name}/tenants/{id}", who: operators, serve: s.deleteTenant, change: true},
 		{method: "GET", path: "/api/v1/sources/{name}/captured", who: operators, serve: s.captured, change: true},
 		{method: "DELETE", path: "/api/v1/sources/{name}/captured", who: operators, serve: s.clearCaptured, change: true},
+		{method: "GET", path: "/api/v1/audit", who: operators, serve: s.auditList},
 		{method: "POST", path: "/api/v1/reload", who: operators, serve: s.reload, change: true},
 
 		{method: "GET", path: "/{$}", who: pages, serve: s.pageList},
@@ -80,6 +80,8 @@ func (s *Server) table() []route {
 		{method: "POST", path: "/deliveries/{id}/replay", who: pages, serve: s.pageReplay, change: true},
 		{method: "GET", path: "/login", who: public, serve: s.pageLogin},
 		{method: "POST", path: "/login", who: public, serve: s.doLogin},
+		{method: "GET", path: "/login/oidc", who: public, serve: s.oidcStart},
+		{method: "GET", path: OIDCCallback, who: public, serve: s.oidcCallback},
 		{method: "POST", path: "/logout", who: public, serve: s.doLogout},
 		{method: "GET", path: "/static/style.css", who: public, serve: s.style},
 	}
@@ -164,6 +166,7 @@ const contentPolicy = "default-src 'none'; style-src 'self'; form-action 'self';
 type recorder struct {
 	http.ResponseWriter
 	status int
+	csrf   string // what forms of the answer carry
 }
 
 func (w *recorder) WriteHeader(status int) {
@@ -193,26 +196,29 @@ func (s *Server) wrap(rt route) http.HandlerFunc {
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("X-Frame-Options", "DENY")
 		h.Set("Cache-Control", "no-store")
-		var who secretToken
+		r, a := withAsking(r)
 		defer func() {
 			p := recover()
 			aborted := p == http.ErrAbortHandler //nolint:errorlint // the value that net/http panics with
 			if p != nil && !aborted {
 				s.log.Error("BUG: admin handler panicked", zap.String("route", rt.path), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
 				if w.status == 0 {
-					writeProblem(w, refuse(http.StatusInternalServerError, "internal", "see the log"))
+					p := refuse(http.StatusInternalServerError, "internal", "see the log")
+					p.Instance = r.URL.EscapedPath()
+					writeProblem(w, p)
 				}
 			}
 			s.metrics.count(rt.path, w.status)
 			if rt.change {
-				s.audit(rt, r, who, w.status)
+				s.finish(rt, r, a, w.status)
 			}
 			if aborted {
 				panic(http.ErrAbortHandler) // or the client would see a proper end
 			}
 		}()
-		if p := s.enter(rt, w, r, &who); p != nil {
+		if p := s.enter(rt, w, r, a); p != nil {
 			if p != answered {
+				p.Instance = r.URL.EscapedPath()
 				writeProblem(w, p)
 			}
 		}
@@ -222,7 +228,7 @@ func (s *Server) wrap(rt route) http.HandlerFunc {
 // answered is what a step returns that has written the answer itself.
 var answered = &problem{}
 
-func (s *Server) enter(rt route, w http.ResponseWriter, r *http.Request, who *secretToken) *problem {
+func (s *Server) enter(rt route, w *recorder, r *http.Request, a *asking) *problem {
 	r.Body = http.MaxBytesReader(w, r.Body, maxRequestBytes)
 	if rt.who != public {
 		t, p := s.authenticate(r)
@@ -233,13 +239,19 @@ func (s *Server) enter(rt route, w http.ResponseWriter, r *http.Request, who *se
 			}
 			return p
 		}
-		*who = t
+		a.who = t
+		if a.csrf != "" {
+			w.csrf = a.csrf
+			if p := checkForm(r, rt.who == pages, a.csrf); p != nil {
+				return p
+			}
+		}
 	}
-	if p := allowed(rt, *who); p != nil {
+	if p := allowed(rt, a.who); p != nil {
 		return p
 	}
 	if rt.stream {
-		return rt.serve(w, r, *who)
+		return rt.serve(w, r, a.who)
 	}
 	// Health is answered however busy the rest is.
 	if rt.who != public {
@@ -250,9 +262,14 @@ func (s *Server) enter(rt route, w http.ResponseWriter, r *http.Request, who *se
 			return busy("too_busy", "too many requests at once")
 		}
 	}
+	if rt.change {
+		if p := s.begin(rt, r, a); p != nil {
+			return p
+		}
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), queryTimeout)
 	defer cancel()
-	return rt.serve(w, r.WithContext(ctx), *who)
+	return rt.serve(w, r.WithContext(ctx), a.who)
 }
 
 func allowed(rt route, who secretToken) *problem {
@@ -269,16 +286,6 @@ func allowed(rt route, who secretToken) *problem {
 		return refuse(http.StatusForbidden, "forbidden", "the role "+string(who.role)+" may not do this")
 	}
 	return nil
-}
-
-// audit writes one line for everything that changes something, refused attempts too.
-func (s *Server) audit(rt route, r *http.Request, who secretToken, status int) {
-	target := r.PathValue("id")
-	if target == "" {
-		target = r.PathValue("name")
-	}
-	s.log.Info("audit", zap.String("act", rt.method+" "+rt.path), zap.String("target", target), zap.String("query", r.URL.RawQuery),
-		zap.String("by", who.name), zap.String("role", string(who.role)), zap.String("from", address(r)), zap.Int("status", status))
 }
 
 func (s *Server) healthz(w http.ResponseWriter, _ *http.Request, _ secretToken) *problem {
@@ -314,10 +321,7 @@ func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request, _ secretTo
 }
 
 func (s *Server) openapi(w http.ResponseWriter, r *http.Request, _ secretToken) *problem {
-	etag := `"` + fingerprint(openAPI) + `"`
-	w.Header().Set("ETag", etag)
-	if subtle.ConstantTimeCompare([]byte(r.Header.Get("If-None-Match")), []byte(etag)) == 1 {
-		w.WriteHeader(http.StatusNotModified)
+	if unchanged(w, r, `"`+fingerprint(openAPI)+`"`) {
 		return nil
 	}
 	w.Header().Set("Content-Type", "application/yaml")

@@ -83,7 +83,7 @@ func Run(ctx context.Context, env Env, w Wiring) int {
 func commands() *command {
 	return &command{name: "penstock", args: "COMMAND", short: "webhook ingestion gateway", sub: []*command{
 		devCommand(), serveCommand(), checkCommand(), sendCommand(), benchCommand(), verifyCommand(), providersCommand(),
-		deliveriesCommand(), tenantsCommand(), notifyCommand(), archiveCommand(), schemaCommand(), healthcheckCommand(), completionCommand(), versionCommand(),
+		deliveriesCommand(), tenantsCommand(), auditCommand(), notifyCommand(), archiveCommand(), schemaCommand(), healthcheckCommand(), completionCommand(), versionCommand(),
 	}}
 }
 

@@ -137,8 +137,16 @@ func (c *adminClient) refusal(resp *http.Response, body []byte) error {
 	if resp.StatusCode == http.StatusUnauthorized {
 		text = "the token is not known here: give --token, or set PENSTOCK_ADMIN_TOKEN"
 	}
-	return fmt.Errorf("%s answers %s: %s", c.base, resp.Status, printable(text))
+	return &apiError{status: resp.StatusCode, text: fmt.Sprintf("%s answers %s: %s", c.base, resp.Status, printable(text))}
 }
+
+// apiError is what the gateway refuses.
+type apiError struct {
+	status int
+	text   string
+}
+
+func (e *apiError) Error() string { return e.text }
 
 // maxJSON bounds an answer of the API; 500 rows are below 1 MiB.
 const maxJSON = 64 << 20
@@ -330,13 +338,26 @@ func (a *app) printRows(rows []row, header bool) {
 }
 
 func tailCommand() *command {
-	return &command{name: "tail", short: "watch deliveries as they come", setup: func(a *app, fs *flag.FlagSet) func(context.Context, []string) int {
+	return &command{name: "tail", short: "watch deliveries as they come, or send them on to your own machine", long: `
+--forward-to sends each accepted delivery that arrives (or those of --verdict) to a program
+of yours: with its method, query, headers and exact bytes, so that its signature holds. The
+path is the URL's. Connections that break and a gateway that restarts are waited for; what
+arrived meanwhile follows, nothing twice. Wants an operator's token, for headers are not
+masked.`, setup: func(a *app, fs *flag.FlagSet) func(context.Context, []string) int {
 		client, query := adminFlags(a, fs), filters(fs)
 		asJSON := fs.Bool("json", false, "print one JSON object a line")
 		count := fs.Int("count", 0, "end after `NUMBER` rows; 0 = never")
+		forwardTo := fs.String("forward-to", "", "send deliveries on to `URL`, http://localhost:3000/webhooks")
 		return func(ctx context.Context, args []string) int {
 			if len(args) > 0 {
 				return a.usageError("deliveries tail", "unexpected argument %q", args[0])
+			}
+			if *forwardTo != "" {
+				to, err := forwardTarget(*forwardTo)
+				if err != nil {
+					return a.usageError("deliveries tail", "%v", err)
+				}
+				return a.tailForward(ctx, client(), query(), to, *asJSON, *count)
 			}
 			return a.tail(ctx, client(), query(), *asJSON, *count)
 		}

@@ -78,6 +78,19 @@ func newFakeAdmin(t *testing.T) *fakeAdmin {
 		fmt.Fprint(w, ": penstock\n\nevent: dropped\ndata: {\"dropped\":4}\n\nevent: delivery\nid: 01A\ndata: {\"id\":\"01A\",\"source\":\"stripe\",\"verdict\":\"accepted\"}\n\n"+
 			": alive\n\nevent: delivery\nid: 01B\ndata: {\"id\":\"01B\",\"source\":\"stripe\",\"verdict\":\"rejected\",\"reason\":\"signature_missing\"}\n\n")
 	})
+	mux.HandleFunc("GET /api/v1/audit", func(w http.ResponseWriter, r *http.Request) {
+		switch q := r.URL.Query(); {
+		case q.Get("action") == "nonsense":
+			w.WriteHeader(http.StatusBadRequest)
+			fmt.Fprint(w, `{"title":"Bad Request","detail":"no such action"}`)
+		case q.Get("who") == "nobody":
+			fmt.Fprint(w, `{"entries":[],"next":""}`)
+		case q.Get("cursor") == "":
+			fmt.Fprint(w, `{"entries":[{"seq":7,"at":"2026-05-28T20:26:41Z","action":"replay","who":"ops","role":"operator","from":"192.0.2.1","result":"done","subject":"01A","missed":3,"new_field":7}],"next":"7"}`)
+		default:
+			fmt.Fprint(w, `{"entries":[{"seq":6,"at":"2026-05-28T20:26:40Z","action":"replay","who":"evil\u001b[2J","result":"begun"}],"next":""}`)
+		}
+	})
 	f.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f.mu.Lock()
 		f.asked = append(f.asked, r.Method+" "+r.URL.RequestURI())
@@ -226,4 +239,21 @@ func TestHealthcheck(t *testing.T) {
 	w.want(exitFound, "503", "healthcheck", "-c", file)
 	w.want(exitFound, "cannot be read", "healthcheck", "-c", "no-such.yaml")
 	w.want(exitFound, "connect", "healthcheck", "--admin", "http://127.0.0.1:1")
+}
+
+func TestAudit(t *testing.T) {
+	w, f := adminWorld(t)
+	w.want(exitOK, "evil�[2J", "audit", "--admin", f.URL, "--limit", "2", "--action", "replay", "--from", "-2h")
+	if got, want := f.last(), "GET /api/v1/audit?action=replay&cursor=7&from=-2h&limit=1"; got != want {
+		t.Errorf("asked %s, want %s", got, want)
+	}
+	for _, want := range []string{"ops", "operator", "192.0.2.1", "3 refused attempts", "begun"} {
+		if !strings.Contains(w.out.String(), want) {
+			t.Errorf("no %q in\n%s", want, w.out.String())
+		}
+	}
+	w.want(exitOK, `"new_field": 7`, "audit", "--admin", f.URL, "--json")
+	w.want(exitFound, "no such action", "audit", "--admin", f.URL, "--action", "nonsense")
+	w.want(exitUsage, "--limit at least 1", "audit", "--limit", "0")
+	w.want(exitOK, "no entries", "audit", "--admin", f.URL, "--who", "nobody")
 }

@@ -109,6 +109,19 @@ func (a *app) printCase(ctx context.Context, c *adminClient, path string, b []by
 	}})
 }
 
+// wordColor is the colour of a verdict or an outcome.
+func wordColor(field, word string) string {
+	switch {
+	case field == "reason" || word == "rejected" && field == "verdict" || word == "dead" && field == "outcome":
+		return red
+	case word == "published" && field == "outcome":
+		return green
+	case word == "held" && field == "outcome":
+		return yellow
+	}
+	return ""
+}
+
 // printFields prints whatever the API knows of a delivery: plain fields first in the
 // order of the reference, then headers, then what has parts.
 func (a *app) printFields(fields map[string]json.RawMessage) {
@@ -125,7 +138,7 @@ func (a *app) printFields(fields map[string]json.RawMessage) {
 		if json.Unmarshal(fields[k], &s) == nil {
 			v = s
 		}
-		fmt.Fprintf(a.Stdout, "%-16s %s\n", k, printable(v))
+		fmt.Fprintf(a.Stdout, "%s %s\n", a.paint(bold, fmt.Sprintf("%-16s", k)), a.paint(wordColor(k, v), printable(v)))
 	}
 	for _, k := range order {
 		print(k)

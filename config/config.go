@@ -72,10 +72,12 @@ type TLS struct {
 
 // Admin is the listener of operators.
 type Admin struct {
-	Listen    string  `yaml:"listen" default:"127.0.0.1:8081" check:"listen" doc:"address and port; another address than loopback wants a token"`
+	Listen    string  `yaml:"listen" default:"127.0.0.1:8081" check:"listen" doc:"address and port; another address than loopback wants a token, or oidc"`
 	PublicURL string  `yaml:"public_url" check:"url" doc:"where people open the page; for links"`
 	Tokens    []Token `live:"true" yaml:"tokens" doc:"who may ask; without any, loopback is open to all on the machine"`
 	TLS       *TLS    `yaml:"tls" doc:"TLS 1.2 and up"`
+	OIDC      *OIDC   `yaml:"oidc" doc:"login of people by an identity provider (OpenID Connect)"`
+	AuditSize Size    `yaml:"audit_size" default:"64MiB" min:"1MiB" max:"16GiB" doc:"how much of the audit log is kept, in audit/ of the archive's directory"`
 }
 
 // Token is one bearer token of the admin API.
@@ -84,6 +86,23 @@ type Token struct {
 	Role    string   `yaml:"role" default:"viewer" enum:"viewer|operator|consumer" doc:"viewer sees masked bodies, operator may act, consumer sees the bodies of its sources"`
 	Token   Secret   `yaml:"token" required:"true" doc:"at least 8 bytes"`
 	Sources []string `yaml:"sources" doc:"for a consumer: its sources"`
+}
+
+// OIDC is the login of people by an identity provider.
+type OIDC struct {
+	Issuer       string    `yaml:"issuer" required:"true" check:"url" doc:"as the provider names itself, to the letter; /.well-known/openid-configuration is looked up under it"`
+	ClientID     string    `yaml:"client_id" required:"true" doc:"of this gateway at the provider"`
+	ClientSecret Secret    `yaml:"client_secret" doc:"its secret; unset = a public client (PKCE is used either way)"`
+	RedirectURL  string    `yaml:"redirect_url" check:"url" doc:"as registered at the provider, ending in /login/oidc/callback; unset = that under admin.public_url"`
+	Scopes       []string  `yaml:"scopes" doc:"asked for beside openid; unset = profile, email"`
+	Roles        OIDCRoles `yaml:"roles" required:"true" doc:"who may do what"`
+}
+
+// OIDCRoles gives people their role by a claim. Who is named by neither list is refused.
+type OIDCRoles struct {
+	Claim    string   `yaml:"claim" default:"groups" doc:"claim of the ID token, a text or a list; a nested one by its steps: realm_access.roles"`
+	Viewer   []string `yaml:"viewer" doc:"values of the claim that make a viewer"`
+	Operator []string `yaml:"operator" doc:"values that make an operator, who counts where both fit"`
 }
 
 // Archive is where deliveries are kept.

@@ -2,6 +2,8 @@ package config
 
 import (
 	"fmt"
+	"net"
+	"net/url"
 	"slices"
 	"strings"
 )
@@ -44,9 +46,9 @@ func keys(m map[string]int) []string {
 }
 
 func (d *decoder) validateAdmin(c *Config) {
-	if _, tried := d.at["admin.tokens"]; !loopback(c.Admin.Listen) && len(c.Admin.Tokens) == 0 && !tried {
+	if _, tried := d.at["admin.tokens"]; !loopback(c.Admin.Listen) && len(c.Admin.Tokens) == 0 && !tried && c.Admin.OIDC == nil {
 		d.fail(d.where("admin.listen"), "admin.listen", fmt.Sprintf("%s can be reached from outside and there is no token", c.Admin.Listen),
-			"add admin.tokens, or listen on 127.0.0.1")
+			"add admin.tokens or admin.oidc, or listen on 127.0.0.1")
 	}
 	if c.Admin.Listen == c.Ingest.Listen && !strings.HasSuffix(c.Admin.Listen, ":0") {
 		d.fail(d.where("admin.listen"), "admin.listen", "is the address of ingest too", "give it another port")
@@ -55,6 +57,7 @@ func (d *decoder) validateAdmin(c *Config) {
 		d.warn(d.where("admin.listen"), "admin.public_url", "is missing: consumers fetch there what is too large for Kafka (payload_ref)",
 			"give the URL by which they reach this listener")
 	}
+	d.validateOIDC(&c.Admin)
 	for i, t := range c.Admin.Tokens {
 		path := fmt.Sprintf("admin.tokens[%d]", i)
 		if t.Role == "consumer" && len(t.Sources) == 0 {
@@ -68,6 +71,31 @@ func (d *decoder) validateAdmin(c *Config) {
 				d.fail(d.where(path+".token"), path+".token", fmt.Sprintf("is the token of admin.tokens[%d] too", j), "each wants one of its own")
 			}
 		}
+	}
+}
+
+// oidcCallback is the path that the identity provider sends people back to.
+const oidcCallback = "/login/oidc/callback"
+
+func (d *decoder) validateOIDC(a *Admin) {
+	o := a.OIDC
+	if o == nil {
+		return
+	}
+	const path = "admin.oidc"
+	if u, err := url.Parse(o.Issuer); err == nil && u.Scheme == "http" && !loopback(net.JoinHostPort(u.Hostname(), "0")) {
+		d.fail(d.where(path+".issuer"), path+".issuer", "is not https", "who stands between could log in as anybody")
+	}
+	switch _, set := d.at[path+".redirect_url"]; {
+	case !set && a.PublicURL == "":
+		d.fail(d.where(path), path+".redirect_url", "is missing", "write https://HOST"+oidcCallback+", or set admin.public_url")
+	case !set:
+		o.RedirectURL = strings.TrimSuffix(a.PublicURL, "/") + oidcCallback
+	case o.RedirectURL != "" && !strings.HasSuffix(o.RedirectURL, oidcCallback):
+		d.fail(d.where(path+".redirect_url"), path+".redirect_url", fmt.Sprintf("%q does not end in %s", o.RedirectURL, oidcCallback), "people come back there")
+	}
+	if _, set := d.at[path+".roles"]; set && len(o.Roles.Viewer)+len(o.Roles.Operator) == 0 {
+		d.fail(d.where(path+".roles"), path+".roles", "names nobody", "give viewer or operator the values of the claim, such as [payments-ops]")
 	}
 }
 
