@@ -384,6 +384,9 @@ func (v *Verifier) addCredential(c provider.Credential, value string) error {
 			v.answer = k
 		}
 	case "reading_key":
+		if strings.TrimSpace(value) == "" {
+			return errors.New("is empty")
+		}
 		if n := len(value); n != 16 && n != 24 && n != 32 && v.kind != primOwn { // own code knows its own
 			return fmt.Errorf("has %d characters: a key of AES has 32 (or 16, 24)", n)
 		}
