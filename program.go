@@ -28,6 +28,7 @@ import (
 	"penstock/forward"
 	"penstock/ingest"
 	"penstock/iplist"
+	"penstock/provider"
 	"penstock/vault"
 	"penstock/verify"
 )
@@ -181,11 +182,12 @@ func (p *program) buildIngest(conf *config.Config, reg *prometheus.Registry) err
 		return err
 	}
 	p.live = lives
+	p.noteAges(conf)
 	return nil
 }
 
 func (p *program) buildAdmin(conf *config.Config, reg *prometheus.Registry) error {
-	o := admin.Options{Listen: conf.Admin.Listen, Tokens: tokens(conf), Archive: p.archive, Sources: operator{p}, Tenants: operator{p}, Reverifier: operator{p}, Explainer: operator{p}, Health: p.health, Stats: p.stats, Reload: p.askReload,
+	o := admin.Options{Listen: conf.Admin.Listen, Tokens: tokens(conf), Archive: p.archive, Sources: operator{p}, Tenants: operator{p}, Reverifier: operator{p}, Explainer: operator{p}, Reader: operator{p}, Helper: operator{p}, State: p.state, Decimals: provider.Decimals, Health: p.health, Stats: p.stats, Reload: p.askReload,
 		Logger: p.log.Named("admin"), Gatherer: reg, Registerer: reg, Version: cli.Version}
 	if p.pump != nil {
 		o.Replayer = operator{p}
@@ -263,6 +265,7 @@ func (p *program) reload(next *config.Config, restart []string) error {
 	p.live = lives
 	was := p.conf.Swap(next)
 	p.warn(warnings)
+	p.noteAges(next)
 	if p.pump != nil {
 		p.pump.Reload()
 		if err := p.applyPaused(was, next); err != nil {
@@ -274,6 +277,13 @@ func (p *program) reload(next *config.Config, restart []string) error {
 		p.log.Warn("some changes want a restart and are not in force", zap.Strings("keys", restart))
 	}
 	return nil
+}
+
+// noteAges remembers since when credentials are there; without, their ages are not known.
+func (p *program) noteAges(conf *config.Config) {
+	if err := p.noteSecrets(conf, time.Now()); err != nil {
+		p.log.Warn("the age of new credentials could not be noted", zap.Error(err))
+	}
 }
 
 func (p *program) warn(warnings []string) {

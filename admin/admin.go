@@ -6,9 +6,11 @@ package admin
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"html/template"
 	"net"
 	"net/http"
 	"sync"
@@ -111,6 +113,7 @@ type SourceInfo struct {
 	Path         string         `json:"path"`
 	Paused       bool           `json:"paused"`
 	Fingerprints []string       `json:"fingerprints,omitempty"` // of its secrets, never the secrets
+	Secrets      []Secret       `json:"secrets,omitempty"`      // the same by name, with their ages
 	Detail       map[string]any `json:"detail,omitempty"`       // whatever main knows more of
 }
 
@@ -140,9 +143,13 @@ type Options struct {
 	Explainer  Explainer
 	Sources    Sources
 	Tenants    Tenants
-	Health     func() Health                   // nil = always ready
-	Stats      func(ctx context.Context) any   // rendered as JSON; nil = {}
-	Reload     func(ctx context.Context) error // re-reads the config; nil = 501
+	Reader     Reader
+	Helper     Helper
+	State      func(ctx context.Context) State             // for the page; nil = nothing is known
+	Decimals   func(currency string) (places int, ok bool) // of minor units; nil = amounts are shown as they are
+	Health     func() Health                               // nil = always ready
+	Stats      func(ctx context.Context) any               // rendered as JSON; nil = {}
+	Reload     func(ctx context.Context) error             // re-reads the config; nil = 501
 	Logger     *zap.Logger
 	Gatherer   prometheus.Gatherer   // /metrics; nil = 501
 	Registerer prometheus.Registerer // admin's own metrics
@@ -177,6 +184,8 @@ type Server struct {
 	sessions *sessions
 	failures *failures
 	handler  http.Handler
+	pages    *template.Template
+	csrfKey  []byte // of this process
 	routes   []route
 	metrics  metrics
 	slots    chan struct{}
@@ -208,6 +217,11 @@ func New(o Options) (*Server, error) {
 	if err := s.SetTokens(o.Tokens); err != nil {
 		return nil, err
 	}
+	var err error
+	if s.pages, err = parsePages(s); err != nil {
+		return nil, fmt.Errorf("BUG: the page's templates: %w", err)
+	}
+	s.csrfKey = []byte(rand.Text())
 	s.routes = s.table()
 	s.metrics = newMetrics(o.Registerer, s.routes)
 	s.handler = s.build()
