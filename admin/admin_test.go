@@ -378,7 +378,7 @@ func TestStoredXSSStaysInert(t *testing.T) {
 		}
 	}
 	w.want(w.call("GET", "/login?next=%22%3E%3Cscript%3E", "", ""), 200)
-	if strings.Contains(w.call("GET", "/login?next=/%22%3E%3Cscript%3E", "", "").Body.String(), "<script") {
+	if strings.Contains(w.call("GET", "/login?next=/%22%3E%3Cscript%3E", "", "").Body.String(), "<script>") {
 		t.Fatal("login page holds a script")
 	}
 }

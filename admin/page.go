@@ -34,6 +34,7 @@ func parsePages(s *Server) (*template.Template, error) {
 		"short": func(t time.Time) string { return t.UTC().Format("01-02 15:04:05") },
 		"iso":   func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
 		"ago":   func(t time.Time) string { return ago(s.o.Now().Sub(t)) },
+		"age":   func(t time.Time) string { return took(s.o.Now().Sub(t)) },
 		"took":  took,
 		"size":  func(n any) string { return size(whole(n)) },
 		"count": func(n any) string { return count(whole(n)) },
@@ -85,15 +86,15 @@ func ago(d time.Duration) string {
 func took(d time.Duration) string {
 	switch {
 	case d < time.Millisecond:
-		return d.Round(time.Microsecond).String()
+		return strconv.FormatInt(d.Microseconds(), 10) + " µs"
 	case d < 10*time.Millisecond:
-		return d.Round(100 * time.Microsecond).String()
+		return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
 	case d < time.Second:
-		return d.Round(time.Millisecond).String()
+		return strconv.FormatInt(d.Milliseconds(), 10) + " ms"
 	case d < time.Minute:
-		return d.Round(100 * time.Millisecond).String()
+		return fmt.Sprintf("%.3g s", d.Seconds())
 	case d < time.Hour:
-		return d.Round(time.Second).String()
+		return strconv.Itoa(int(d.Minutes())) + " min"
 	case d < 48*time.Hour:
 		return strconv.Itoa(int(d.Hours())) + " h"
 	}

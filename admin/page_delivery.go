@@ -148,7 +148,7 @@ func (s *Server) timeline(d *detail) []step {
 	}
 	verified := "signature holds"
 	if d.VerifiedBy != "" {
-		verified = d.VerifiedBy
+		verified += ": " + d.VerifiedBy
 	}
 	acked := "2xx, after the sync"
 	if p99 := q["penstock_ack_seconds"]; p99 > 0 {

@@ -122,7 +122,7 @@ func (s *Server) pageList(w http.ResponseWriter, r *http.Request, who secretToke
 	}
 	f, bad := s.filter(v, who)
 	if bad == nil {
-		page, err := s.o.Archive.Query(r.Context(), f)
+		page, err := s.search(r.Context(), f)
 		if err != nil {
 			bad = s.failure(err)
 		}
@@ -147,6 +147,23 @@ func (s *Server) pageList(w http.ResponseWriter, r *http.Request, who secretToke
 		p.Error, status, p.Next = bad.Detail, bad.Status, ""
 	}
 	return s.render(w, status, "list.html", p)
+}
+
+// maxEmptyPages bounds how far a view looks on by itself.
+const maxEmptyPages = 16
+
+// search is a page of the view: a page without a row that has a next is not worth a look, so
+// it goes on, unless it is full text that is searched for, where each page takes seconds.
+func (s *Server) search(ctx context.Context, f archive.Filter) (archive.Page, error) {
+	page, err := s.o.Archive.Query(ctx, f)
+	for range maxEmptyPages {
+		if err != nil || len(page.Rows) > 0 || page.Next == "" || f.Text != "" {
+			break
+		}
+		f.Cursor = page.Next
+		page, err = s.o.Archive.Query(ctx, f)
+	}
+	return page, err
 }
 
 // queryOf is the filter without some parameters, as the part of an address behind "?".

@@ -142,7 +142,7 @@
   }
   function dress(root) {
     for (const el of all('[data-copy]', root)) {
-      const text = el.textContent;
+      const text = el.textContent.trim();
       const b = document.createElement('button');
       b.type = 'button';
       b.className = 'copy';
@@ -153,8 +153,13 @@
         try { await copy(text); b.textContent = 'copied'; } catch { b.textContent = 'not allowed'; }
         setTimeout(() => { b.textContent = 'copy'; }, 1500);
       });
-      const outside = el.closest('a') || el;
-      if (el.tagName === 'TD') el.append(b); else outside.after(b);
+      if (el.tagName === 'TD') el.append(b);
+      else if (el.tagName === 'PRE') {
+        const box = document.createElement('div');
+        box.className = 'copied';
+        el.replaceWith(box);
+        box.append(el, b);
+      } else (el.closest('a') || el).after(b);
     }
     for (const t of all('time[datetime]', root)) {
       const d = new Date(t.dateTime);
