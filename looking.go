@@ -29,7 +29,7 @@ func (o operator) Read(_ context.Context, d *archive.Delivery) (admin.Reading, e
 	if err != nil {
 		return admin.Reading{}, adminError(err)
 	}
-	out := admin.Reading{Total: total}
+	out := admin.Reading{Total: total, Document: forward.Document(d, info)}
 	for i := range events {
 		e := &events[i]
 		one := admin.ReadEvent{Topic: e.Topic, Key: e.Key, Value: e.Value, Payload: e.Payload, PayloadJSON: e.PayloadJSON, Masked: e.Masked, Part: e.Part, Problems: e.Problems}

@@ -121,15 +121,11 @@ func (s *Server) showBody(ctx context.Context, page *deliveryPage, operator bool
 	if utf8.Valid(d.rec.Body) && len(d.rec.Body) <= maxShownBody && page.Body != string(d.rec.Body) {
 		page.Raw = string(d.rec.Body)
 	}
-	if err == nil && len(reading.Events) > 0 && reading.Events[0].PayloadJSON && !reading.Events[0].Part {
-		if e := &reading.Events[0]; len(e.Masked) == 0 && !sameJSON(e.Payload, d.rec.Body) {
-			page.Decoded, _ = readable(e.Payload)
-		} else if len(e.Masked) > 0 {
-			page.MaskedAt = e.Masked
-			if !json.Valid(d.rec.Body) {
-				page.Decoded, _ = readable(e.Payload)
-			}
-		}
+	if err == nil && reading.Document != nil && !sameJSON(reading.Document, d.rec.Body) {
+		page.Decoded, _ = readable(reading.Document)
+	}
+	if err == nil && len(reading.Events) > 0 {
+		page.MaskedAt = reading.Events[0].Masked
 	}
 }
 

@@ -15,6 +15,9 @@ import (
 type Reading struct {
 	Events []ReadEvent // the first ones
 	Total  int         // how many there are
+	// Document is the whole document, decoded and unmasked, for an operator alone; nil where
+	// it is no JSON.
+	Document []byte
 }
 
 // ReadEvent is one event as it is published.

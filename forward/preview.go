@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"penstock/archive"
+	"penstock/provider"
 )
 
 // Previewed is one event of a delivery as it is published, for people to look at.
@@ -42,4 +43,22 @@ func Preview(d *archive.Delivery, info *SourceInfo) (out []Previewed, events int
 			Payload: e.Payload, PayloadJSON: e.PayloadJSON, Masked: e.Masked, Part: e.PayloadItem, Problems: e.Problems})
 	}
 	return out, len(evs), nil
+}
+
+// Document is what a delivery carries, decoded and unmasked; nil where it is no JSON.
+func Document(d *archive.Delivery, info *SourceInfo) []byte {
+	if info == nil {
+		return nil
+	}
+	reader, ok := info.Definition.(interface {
+		Decoded(r *provider.Request) (doc []byte, isJSON bool, err error)
+	})
+	if !ok {
+		return nil
+	}
+	doc, isJSON, err := reader.Decoded(request(d, info))
+	if err != nil || !isJSON {
+		return nil
+	}
+	return doc
 }

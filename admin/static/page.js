@@ -26,7 +26,7 @@
     const at = one('tr.at', old), id = at && at.dataset.id, focused = old.contains(document.activeElement);
     const open = all('details[open] > summary', old).map((s) => s.textContent);
     const was = fresh.innerHTML;
-    old.replaceChildren(...Array.from(fresh.childNodes, (n) => document.adoptNode(n)));
+    old.replaceChildren(...[...fresh.childNodes].map((n) => document.adoptNode(n)));
     old.dataset.was = was;
     for (const row of all('tr[data-id]', old)) if (had.size && !had.has(row.dataset.id)) row.classList.add('new');
     for (const s of all('details > summary', old)) if (open.includes(s.textContent)) s.parentElement.open = true;
@@ -124,11 +124,14 @@
   }, true);
   // What is asked once is sent once.
   document.addEventListener('submit', (e) => {
-    if (e.target.method !== 'post') return;
+    if (e.target.method !== 'post') { // what is not asked for need not stand in the address
+      for (const f of e.target.elements) if (f.name && !f.value) f.disabled = true;
+      return;
+    }
     const b = one('button', e.target);
     if (b) setTimeout(() => { b.disabled = true; }, 0);
   });
-  window.addEventListener('pageshow', () => { for (const b of all('form button:disabled')) b.disabled = false; });
+  window.addEventListener('pageshow', () => { for (const b of all('form :disabled')) b.disabled = false; });
 
   // ---- copying, and times of here ----
   async function copy(text) {

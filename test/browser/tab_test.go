@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 )
@@ -175,9 +176,25 @@ func (b *tab) clickText(text string) {
 		" && e.checkVisibility()); if (!e) return false; e.click(); return true; })()")
 }
 
+// key types as a keyboard does: a letter appears only where the page lets the key pass.
 func (b *tab) key(keys string) {
 	b.t.Helper()
-	b.run(chromedp.KeyEvent(keys))
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	for _, r := range keys {
+		k := input.DispatchKeyEventParams{Type: input.DispatchKeyEventTypeKeyDown, Key: string(r), Text: string(r)}
+		if r == '\r' {
+			k.Key, k.Code, k.WindowsVirtualKeyCode = "Enter", "Enter", 13
+		}
+		_, err := chromedp.Call(ctx, input.DispatchKeyEvent, k)
+		if err == nil {
+			k.Type, k.Text = input.DispatchKeyEventTypeKeyUp, ""
+			_, err = chromedp.Call(ctx, input.DispatchKeyEvent, k)
+		}
+		if err != nil {
+			b.t.Fatal(err)
+		}
+	}
 }
 
 // login logs in by the form and comes out where it wanted to go.
