@@ -10,7 +10,7 @@ import (
 	"penstock/provider"
 )
 
-// ErrCannotSign: a test event of this source cannot be made from what is configured, as
+// ErrCannotSign says that a test event of this source cannot be made from what is configured, as
 // where only the provider has the private key.
 var ErrCannotSign = errors.New("no test event can be made for this source")
 
