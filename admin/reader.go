@@ -22,7 +22,7 @@ type Reading struct {
 
 // ReadEvent is one event as it is published.
 type ReadEvent struct {
-	Topic   string
+	Topic   string // "" where routes choose it: the outcome names it
 	Key     string
 	Headers [][2]string
 	Value   []byte // JSON, without the payload

@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"cmp"
 	"errors"
 
 	"penstock/archive"
@@ -9,7 +10,7 @@ import (
 
 // Previewed is one event of a delivery as it is published, for people to look at.
 type Previewed struct {
-	Topic   string
+	Topic   string // "" where routes choose it: the outcome names it
 	Key     string
 	Headers []Header
 	Value   []byte // JSON, without the payload
@@ -38,8 +39,12 @@ func Preview(d *archive.Delivery, info *SourceInfo) (out []Previewed, events int
 	for i := range evs[:min(len(evs), maxPreviewed)] {
 		e := &evs[i]
 		x := rendering{d: d, info: info, e: e, typ: typeOf(info, e), verified: d.VerifiedBy, bare: true}
-		m := x.render(topicFor(info.Topic, d, info, e))
-		out = append(out, Previewed{Topic: m.Topic, Key: string(m.Key), Headers: m.Headers, Value: m.Value,
+		topic := ""
+		if info.Routes == nil {
+			topic = topicFor(info.Topic, d, info, e)
+		}
+		m := x.render(topic)
+		out = append(out, Previewed{Topic: topic, Key: cmp.Or(keyFor(info.Key, d, info, e), string(m.Key)), Headers: m.Headers, Value: m.Value,
 			Payload: e.Payload, PayloadJSON: e.PayloadJSON, Masked: e.Masked, Part: e.PayloadItem, Problems: e.Problems})
 	}
 	return out, len(evs), nil
