@@ -179,6 +179,7 @@ func (b *tab) clickText(text string) {
 // key types as a keyboard does: a letter appears only where the page lets the key pass.
 func (b *tab) key(keys string) {
 	b.t.Helper()
+	b.until("the page listens", "document.readyState === 'complete'") // its script has run by then
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
 	defer cancel()
 	for _, r := range keys {
