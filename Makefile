@@ -10,7 +10,7 @@ SEED    ?=
 GOLANGCI_VERSION := v2.13.2
 GOLANGCI := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
 
-.PHONY: run build test unit check lint race fuzz bench e2e kill faults faults-sabotage services services-down clean
+.PHONY: run build test unit check lint race fuzz bench e2e browser kill faults faults-sabotage services services-down clean
 
 run: ## everything in one process, nothing to install
 	$(GO) run . dev
@@ -26,6 +26,9 @@ unit: ## the tests that need nothing but Go
 
 e2e: services ## the built binary, real Redis, real Kafka, kcat as the consumer, and the kill test
 	. test/.run/env && PENSTOCK_REQUIRE_REAL=1 $(GO) test -count=1 -timeout 20m ./test/e2e/...
+
+browser: services ## the page in a real Chromium; pictures of it go to test/.run/screens
+	. test/.run/env && PENSTOCK_REQUIRE_REAL=1 $(GO) test -count=1 -timeout 20m ./test/browser
 
 faults: ## breaks everything by SEED for T (default 30s) under load, with a Redis and a Kafka of its own, and checks what was promised
 	PENSTOCK_FAULTS=$(T) PENSTOCK_SEED=$(SEED) $(GO) test -count=1 -timeout 0 -v -run '^TestFaults$$' ./test/faults
@@ -55,7 +58,8 @@ fuzz: ## every fuzz target for T (default 30s each)
 bench: services ## bare fasthttp, with HMAC, Penstock's ack and full path, in one run; PROFILE=1 profiles (bench/README.md)
 	. test/.run/env && $(GO) run ./bench
 
-services: ## start redis-server and Kafka for the tests (idempotent)
+services: ## start redis-server and Kafka for the tests, and install Chromium (idempotent)
+	test/browser.sh
 	test/services.sh up
 
 services-down: ## end what `make services` started

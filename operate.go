@@ -76,7 +76,9 @@ func (o operator) List(context.Context) (out []admin.SourceInfo, err error) {
 	}
 	for i := range conf.Sources {
 		s := &conf.Sources[i]
-		out = append(out, admin.SourceInfo{Name: s.Name, Provider: s.Definition.(*provider.Definition).Name, Path: s.Path, Paused: slices.Contains(paused, s.Name)})
+		info := admin.SourceInfo{Name: s.Name, Provider: s.Definition.(*provider.Definition).Name, Path: s.Path, Paused: slices.Contains(paused, s.Name)}
+		o.describeSecrets(s, &info)
+		out = append(out, info)
 	}
 	for _, name := range paused { // removed since: what it left behind waits
 		if o.source(name) == nil {

@@ -29,6 +29,7 @@ import (
 	"penstock/ingest"
 	"penstock/iplist"
 	"penstock/notify"
+	"penstock/provider"
 	"penstock/trace"
 	"penstock/vault"
 	"penstock/verify"
@@ -192,6 +193,7 @@ func (p *program) buildIngest(conf *config.Config, reg *prometheus.Registry) err
 		return err
 	}
 	p.live = lives
+	p.noteAges(conf)
 	return nil
 }
 
@@ -200,7 +202,8 @@ func (p *program) buildAdmin(conf *config.Config, reg *prometheus.Registry) erro
 	if p.audit, err = admin.OpenAudit(filepath.Join(conf.Archive.Dir, "audit"), int64(conf.Admin.AuditSize)); err != nil {
 		return err
 	}
-	o := admin.Options{Audit: p.audit, OIDC: oidcOptions(conf.Admin.OIDC), PublicURL: conf.Admin.PublicURL, Listen: conf.Admin.Listen, Tokens: tokens(conf), Archive: p.archive, Sources: operator{p}, Tenants: operator{p}, Reverifier: operator{p}, Explainer: operator{p}, Health: p.health, Stats: p.stats, Reload: p.askReload,
+	o := admin.Options{Audit: p.audit, OIDC: oidcOptions(conf.Admin.OIDC), PublicURL: conf.Admin.PublicURL, Listen: conf.Admin.Listen, Tokens: tokens(conf), Archive: p.archive, Sources: operator{p}, Tenants: operator{p}, Reverifier: operator{p}, Explainer: operator{p},
+		Reader: operator{p}, Helper: operator{p}, State: p.state, Decimals: provider.Decimals, Health: p.health, Stats: p.stats, Reload: p.askReload,
 		Logger: p.log.Named("admin"), Gatherer: reg, Registerer: reg, Version: cli.Version}
 	if p.pump != nil {
 		o.Replayer = operator{p}
@@ -295,6 +298,7 @@ func (p *program) reload(next *config.Config, restart []string) error {
 	if err := p.reloadNotify(was, next, rules); err != nil {
 		return err
 	}
+	p.noteAges(next)
 	if p.pump != nil {
 		p.pump.Reload()
 		if err := p.applyPaused(was, next); err != nil {
@@ -306,6 +310,13 @@ func (p *program) reload(next *config.Config, restart []string) error {
 		p.log.Warn("some changes want a restart and are not in force", zap.Strings("keys", restart))
 	}
 	return nil
+}
+
+// noteAges remembers since when credentials are there; without, their ages are not known.
+func (p *program) noteAges(conf *config.Config) {
+	if err := p.noteSecrets(conf, time.Now()); err != nil {
+		p.log.Warn("the age of new credentials could not be noted", zap.Error(err))
+	}
 }
 
 func (p *program) warn(warnings []string) {

@@ -245,19 +245,31 @@ func (s *Server) reverifyOne(w http.ResponseWriter, r *http.Request, who secretT
 			return refuse(http.StatusBadRequest, "invalid_parameter", fmt.Sprintf("force: %q is neither true nor false", text))
 		}
 	}
-	row, err := s.o.Archive.Row(r.PathValue("id"))
-	if err != nil {
-		return s.failure(err)
-	}
-	if row.Verdict != archive.Rejected.String() {
-		return refuse(http.StatusConflict, "not_rejected", "the delivery is "+row.Verdict+": there is nothing to release")
-	}
-	v, err := s.o.Reverifier.Reverify(r.Context(), row.ID, force, who.name)
-	if err != nil {
-		return s.failure(err)
+	v, p := s.startReverify(r, force, who)
+	if p != nil {
+		return p
 	}
 	writeJSON(w, http.StatusOK, v)
 	return nil
+}
+
+// startReverify checks one refused delivery again.
+func (s *Server) startReverify(r *http.Request, force bool, who secretToken) (Verification, *problem) {
+	if s.o.Reverifier == nil {
+		return Verification{}, notHere("re-verify")
+	}
+	row, err := s.o.Archive.Row(r.PathValue("id"))
+	if err != nil {
+		return Verification{}, s.failure(err)
+	}
+	if row.Verdict != archive.Rejected.String() {
+		return Verification{}, refuse(http.StatusConflict, "not_rejected", "the delivery is "+row.Verdict+": there is nothing to release")
+	}
+	v, err := s.o.Reverifier.Reverify(r.Context(), row.ID, force, who.name)
+	if err != nil {
+		return Verification{}, s.failure(err)
+	}
+	return v, nil
 }
 
 func (s *Server) explain(w http.ResponseWriter, r *http.Request, _ secretToken) *problem {
@@ -345,6 +357,14 @@ func (s *Server) release(w http.ResponseWriter, r *http.Request, who secretToken
 }
 
 func (s *Server) setPaused(w http.ResponseWriter, r *http.Request, who secretToken, paused bool) *problem {
+	if p := s.changePaused(r, who, paused); p != nil {
+		return p
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"name": r.PathValue("name"), "paused": paused})
+	return nil
+}
+
+func (s *Server) changePaused(r *http.Request, who secretToken, paused bool) *problem {
 	if s.o.Sources == nil {
 		return notHere("pausing")
 	}
@@ -352,10 +372,8 @@ func (s *Server) setPaused(w http.ResponseWriter, r *http.Request, who secretTok
 	if paused {
 		set = s.o.Sources.Pause
 	}
-	name := r.PathValue("name")
-	if err := set(context.WithoutCancel(r.Context()), name, who.name); err != nil {
+	if err := set(context.WithoutCancel(r.Context()), r.PathValue("name"), who.name); err != nil {
 		return s.failure(err)
 	}
-	writeJSON(w, http.StatusOK, map[string]any{"name": name, "paused": paused})
 	return nil
 }

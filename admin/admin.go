@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"html/template"
 	"net"
 	"net/http"
 	"sync"
@@ -111,6 +112,7 @@ type SourceInfo struct {
 	Path         string         `json:"path"`
 	Paused       bool           `json:"paused"`
 	Fingerprints []string       `json:"fingerprints,omitempty"` // of its secrets, never the secrets
+	Secrets      []Secret       `json:"secrets,omitempty"`      // the same by name, with their ages
 	Detail       map[string]any `json:"detail,omitempty"`       // whatever main knows more of
 }
 
@@ -142,10 +144,14 @@ type Options struct {
 	Explainer  Explainer
 	Sources    Sources
 	Tenants    Tenants
-	Health     func() Health                   // nil = always ready
-	Stats      func(ctx context.Context) any   // rendered as JSON; nil = {}
-	Reload     func(ctx context.Context) error // re-reads the config; nil = 501
-	Audit      *Audit                          // keeps who did what; nil = the process log alone
+	Reader     Reader
+	Helper     Helper
+	State      func(ctx context.Context) State             // for the page; nil = nothing is known
+	Decimals   func(currency string) (places int, ok bool) // of minor units; nil = amounts are shown as they are
+	Health     func() Health                               // nil = always ready
+	Stats      func(ctx context.Context) any               // rendered as JSON; nil = {}
+	Reload     func(ctx context.Context) error             // re-reads the config; nil = 501
+	Audit      *Audit                                      // keeps who did what; nil = the process log alone
 	Logger     *zap.Logger
 	Gatherer   prometheus.Gatherer   // /metrics; nil = 501
 	Registerer prometheus.Registerer // admin's own metrics
@@ -181,6 +187,7 @@ type Server struct {
 	sessions *sessions
 	failures *failures
 	handler  http.Handler
+	pages    *template.Template
 	routes   []route
 	metrics  metrics
 	slots    chan struct{}
@@ -214,6 +221,10 @@ func New(o Options) (*Server, error) {
 	}
 	if err := s.SetTokens(o.Tokens); err != nil {
 		return nil, err
+	}
+	var err error
+	if s.pages, err = parsePages(s); err != nil {
+		return nil, fmt.Errorf("BUG: the page's templates: %w", err)
 	}
 	s.routes = s.table()
 	s.metrics = newMetrics(o.Registerer, s.routes)

@@ -29,6 +29,14 @@ var actionOf = map[string]string{
 	"GET /api/v1/sources/{name}/captured":        "captured.read",
 	"DELETE /api/v1/sources/{name}/captured":     "captured.clear",
 	"POST /api/v1/reload":                        "reload",
+	"POST /api/v1/deliveries/{id}/release":       "release",
+	"POST /deliveries/{id}/reverify":             "reverify",
+	"POST /refused/reverify":                     "reverify",
+	"POST /replays":                              "replay",
+	"POST /replays/{id}/cancel":                  "replay.cancel",
+	"POST /sources/{name}/pause":                 "source.pause",
+	"POST /sources/{name}/resume":                "source.resume",
+	"POST /sources/{name}/test":                  "source.test",
 }
 
 // Actions that are none of a route.

@@ -19,7 +19,7 @@ import (
 // Role says what a token may do.
 type Role string
 
-// The roles. A viewer sees rows and headers with credentials masked, and no bodies; an
+// The roles. A viewer sees rows, headers with credentials masked and bodies masked; an
 // operator sees and does everything; a consumer (a program that follows a claim check)
 // reads deliveries and bodies of its own sources.
 const (

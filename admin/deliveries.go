@@ -36,7 +36,7 @@ func (s *Server) filter(v url.Values, who secretToken) (archive.Filter, *problem
 		return f, refuse(http.StatusBadRequest, "invalid_parameter", err.Error())
 	}
 	if f.Text != "" && who.role == Viewer {
-		return f, refuse(http.StatusForbidden, "body_masked", "the role viewer sees no bodies, so it cannot search them: text")
+		return f, refuse(http.StatusForbidden, "body_masked", "the role viewer sees bodies masked, so it cannot search them: text")
 	}
 	// Of headers it sees the credentials masked: a search would tell them letter by letter.
 	f.BodyOnly = f.Text != "" && who.role != Operator
@@ -55,15 +55,15 @@ func (s *Server) filter(v url.Values, who secretToken) (archive.Filter, *problem
 // detail is one delivery as /api/v1/deliveries/{id} answers it.
 type detail struct {
 	archive.Row
-	VerifiedBy  string      `json:"verified_by"`
-	Target      string      `json:"target"`  // path and query; without the query for those who may not see credentials
-	Headers     [][2]string `json:"headers"` // in order, as received
-	BodySHA256  string      `json:"body_sha256"`
-	Masked      bool        `json:"masked"` // credentials in headers and target were replaced
-	Damaged     string      `json:"damaged,omitempty"`
-	Published   []history   `json:"published"` // where it went, replays too
-	History     []history   `json:"history"`   // every outcome in order
-	body        []byte
+	VerifiedBy  string            `json:"verified_by"`
+	Target      string            `json:"target"`  // path and query; without the query for those who may not see credentials
+	Headers     [][2]string       `json:"headers"` // in order, as received
+	BodySHA256  string            `json:"body_sha256"`
+	Masked      bool              `json:"masked"` // credentials in headers and target were replaced
+	Damaged     string            `json:"damaged,omitempty"`
+	Published   []history         `json:"published"` // where it went, replays too
+	History     []history         `json:"history"`   // every outcome in order
+	rec         *archive.Delivery // nil where it is damaged
 	contentType string
 }
 
@@ -129,7 +129,7 @@ func (s *Server) load(id string, who secretToken) (*detail, *problem) {
 }
 
 func (d *detail) fill(rec *archive.Delivery, mask bool) {
-	d.VerifiedBy, d.Target, d.body, d.Masked = rec.VerifiedBy, string(rec.Target), rec.Body, mask
+	d.VerifiedBy, d.Target, d.rec, d.Masked = rec.VerifiedBy, string(rec.Target), rec, mask
 	d.BodySHA256 = sha256Hex(rec.Body)
 	if mask {
 		d.Target, _, _ = strings.Cut(d.Target, "?")
@@ -192,7 +192,7 @@ func eachHeader(block []byte, visit func(name, value string)) {
 // body answers the exact bytes, in a form that no browser renders.
 func (s *Server) body(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
 	if who.role == Viewer {
-		return refuse(http.StatusForbidden, "body_masked", "the role viewer sees no bodies: card and personal data stand in them")
+		return s.maskedBody(w, r)
 	}
 	d, err := s.o.Archive.Get(r.PathValue("id"))
 	if err != nil {
@@ -211,10 +211,7 @@ func (s *Server) body(w http.ResponseWriter, r *http.Request, who secretToken) *
 		}
 	}
 	h := w.Header()
-	h.Set("Content-Type", "application/octet-stream")
-	h.Set("Content-Disposition", fmt.Sprintf(`attachment; filename="%s.bin"`, d.ID))
-	h.Set("Content-Security-Policy", "sandbox; default-src 'none'")
-	h.Set("Content-Length", strconv.Itoa(len(d.Body)))
+	bodyHeaders(h, d.ID, d.Body)
 	eachHeader(d.Header, func(name, value string) {
 		// What the sender called it. net/http drops line breaks, and nosniff with the
 		// type above keep it from meaning anything.
@@ -225,6 +222,15 @@ func (s *Server) body(w http.ResponseWriter, r *http.Request, who secretToken) *
 	w.WriteHeader(http.StatusOK)
 	_, _ = w.Write(d.Body) // the client is gone: nothing to do
 	return nil
+}
+
+// bodyHeaders keep any browser from rendering a body.
+func bodyHeaders(h http.Header, id string, body []byte) {
+	h.Set("Content-Type", "application/octet-stream")
+	h.Set("Content-Disposition", fmt.Sprintf(`attachment; filename="%s.bin"`, id))
+	h.Set("Content-Security-Policy", "sandbox; default-src 'none'")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("ETag", `"`+sha256Hex(body)+`"`)
 }
 
 func (s *Server) stats(w http.ResponseWriter, r *http.Request, _ secretToken) *problem {

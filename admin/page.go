@@ -2,64 +2,246 @@ package admin
 
 import (
 	"bytes"
+	"cmp"
+	"context"
 	"embed"
-	"encoding/json"
+	"fmt"
 	"html/template"
+	"math"
 	"net/http"
 	"net/url"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"go.uber.org/zap"
-
-	"penstock/archive"
 )
 
-//go:embed templates
+//go:embed templates static
 var files embed.FS
 
-// maxShownBody is how much of a body the page shows; all of it is a download away.
-const maxShownBody = 64 << 10
+// The templates are parsed with the program: a mistake in them is found by any test. The
+// functions that need a server are put in by New.
+func parsePages(s *Server) (*template.Template, error) {
+	return template.New("").Funcs(template.FuncMap{
+		"money": s.money,
+		"when":  func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000") },
+		"short": func(t time.Time) string { return t.UTC().Format("01-02 15:04:05") },
+		"iso":   func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
+		"ago":   func(t time.Time) string { return ago(s.o.Now().Sub(t)) },
+		"age":   func(t time.Time) string { return took(s.o.Now().Sub(t)) },
+		"took":  took,
+		"size":  func(n any) string { return size(whole(n)) },
+		"count": func(n any) string { return count(whole(n)) },
+		"share": share,
+		"path":  url.PathEscape,
+		"list":  func(v ...any) []any { return v },
+	}).ParseFS(files, "templates/*.html")
+}
 
-// The templates are parsed with the program: a mistake in them is found by any test.
-var pageTemplates = template.Must(template.New("").Funcs(template.FuncMap{
-	"money": money,
-	"when":  func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000") },
-	"short": func(t time.Time) string { return t.UTC().Format("01-02 15:04:05") },
-	"iso":   func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
-	"path":  url.PathEscape,
-}).ParseFS(files, "templates/*.html"))
-
-// money shows minor units as they are: the row does not keep the currency's exponent, and
-// a wrong decimal point is worse than none.
-func money(minor *int64, currency string) string {
+// money writes minor units as people do where the currency's decimals are known. Else they
+// stay what they are: a wrong decimal point is worse than none.
+func (s *Server) money(minor *int64, currency string) string {
 	if minor == nil {
 		return ""
 	}
-	return strings.TrimSpace(strconv.FormatInt(*minor, 10) + " " + currency)
+	text := strconv.FormatInt(*minor, 10)
+	if s.o.Decimals != nil {
+		if n, ok := s.o.Decimals(currency); ok {
+			sign := ""
+			if text[0] == '-' {
+				sign, text = "-", text[1:]
+			}
+			if n > 0 {
+				text = strings.Repeat("0", max(0, n+1-len(text))) + text
+				text = text[:len(text)-n] + "." + text[len(text)-n:]
+			}
+			return sign + text + " " + currency
+		}
+	}
+	return strings.TrimSpace(text + " " + currency + " (minor units)")
+}
+
+// ago says how long something is past, as people do.
+func ago(d time.Duration) string {
+	switch {
+	case d < 0:
+		return "now"
+	case d < time.Minute:
+		return strconv.Itoa(int(d.Seconds())) + " s ago"
+	case d < time.Hour:
+		return strconv.Itoa(int(d.Minutes())) + " min ago"
+	case d < 48*time.Hour:
+		return strconv.Itoa(int(d.Hours())) + " h ago"
+	}
+	return strconv.Itoa(int(d.Hours()/24)) + " days ago"
+}
+
+// took writes a length of time with what matters of it.
+func took(d time.Duration) string {
+	switch {
+	case d < time.Millisecond:
+		return strconv.FormatInt(d.Microseconds(), 10) + " µs"
+	case d < 10*time.Millisecond:
+		return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
+	case d < time.Second:
+		return strconv.FormatInt(d.Milliseconds(), 10) + " ms"
+	case d < time.Minute:
+		return fmt.Sprintf("%.3g s", d.Seconds())
+	case d < time.Hour:
+		return strconv.Itoa(int(d.Minutes())) + " min"
+	case d < 48*time.Hour:
+		return strconv.Itoa(int(d.Hours())) + " h"
+	}
+	return strconv.Itoa(int(d.Hours()/24)) + " days"
+}
+
+// whole takes the numbers that pages show.
+func whole(n any) int64 {
+	switch n := n.(type) {
+	case int:
+		return int64(n)
+	case int64:
+		return n
+	case uint64:
+		return int64(min(n, math.MaxInt64)) //nolint:gosec // bounded
+	}
+	return 0
+}
+
+func size(n int64) string {
+	f, units := float64(n), []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"}
+	for f >= 1024 && len(units) > 1 {
+		f, units = f/1024, units[1:]
+	}
+	if units[0] == "B" || f >= 100 {
+		return fmt.Sprintf("%.0f %s", f, units[0])
+	}
+	return fmt.Sprintf("%.1f %s", f, units[0])
+}
+
+// count writes a number with blanks between thousands.
+func count(n int64) string {
+	text := strconv.FormatInt(n, 10)
+	for i := len(text) - 3; i > 0 && text[i-1] != '-'; i -= 3 {
+		text = text[:i] + "\u202f" + text[i:]
+	}
+	return text
+}
+
+func share(part, whole int64) string {
+	switch {
+	case whole == 0:
+		return "–"
+	case part == 0:
+		return "0 %"
+	}
+	f := 100 * float64(part) / float64(whole)
+	if f < 0.1 {
+		return "<0.1 %"
+	}
+	return fmt.Sprintf("%.1f %%", f)
 }
 
 // frame is what every page needs.
 type frame struct {
 	Title    string
+	Tab      string // which entry of the navigation is shown as the current one
 	Who      string
 	Role     Role
+	Operator bool
 	LoggedIn bool // by the page's login, so that it can be left
 	Notice   string
 	Error    string
+	Alerts   []alert
+	Refresh  bool // the page's script brings it up to date now and then
 }
 
-func (s *Server) frame(r *http.Request, title string, who secretToken) frame {
+// alert is something that wants attention, and where to look.
+type alert struct {
+	Level string // bad: deliveries are or will be lost or refused; warn: the rest
+	Text  string
+	Href  string
+}
+
+func (s *Server) frame(r *http.Request, title, tab string, who secretToken) frame {
 	_, err := r.Cookie(cookieName)
-	return frame{Title: title, Who: who.name, Role: who.role, LoggedIn: err == nil && !s.unguarded()}
+	f := frame{Title: title, Tab: tab, Who: who.name, Role: who.role, Operator: who.role == Operator,
+		LoggedIn: err == nil && !s.unguarded(), Notice: notices[r.URL.Query().Get("done")]}
+	if who.role == Operator || who.role == Viewer {
+		f.Alerts = s.alerts(r.Context())
+	}
+	return f
+}
+
+// notices are what a page says after something was done. The address names them: words in
+// the address itself would be whatever somebody writes into a link.
+var notices = map[string]string{
+	"paused":   "Paused: deliveries are still taken and answered, and published when you resume.",
+	"resumed":  "Resumed: what was held is being published, in order.",
+	"released": "It verifies with today's credentials and was released: it goes through dedupe and to Kafka like any other.",
+	"refused":  "It still does not verify with today's credentials; nothing was released.",
+	"forced":   "Released by your word: the event says ce_verifiedby: operator.",
+	"canceled": "Canceled. What was published by then stays published.",
+}
+
+// alerts says what wants attention first.
+func (s *Server) alerts(ctx context.Context) (out []alert) {
+	add := func(level, text, href string) { out = append(out, alert{level, text, href}) }
+	if s.o.Health != nil {
+		h := s.o.Health()
+		if h.Unready != nil {
+			add("bad", "Deliveries are turned away (503): "+h.Unready.Error(), "/overview")
+		}
+		if s.o.State == nil {
+			for _, d := range h.Degraded {
+				add("warn", "Away or degraded: "+d, "/overview")
+			}
+		}
+	}
+	if s.o.State == nil {
+		return out
+	}
+	st := s.o.State(ctx)
+	if n := len(st.Damage); n > 0 {
+		add("bad", "The archive has "+strconv.Itoa(n)+" damaged places; the rest is served.", "/overview#archive")
+	}
+	if st.KafkaAway {
+		add("bad", "Kafka does not answer: deliveries are taken and kept, and published when it is back.", "/overview")
+	}
+	if st.RedisAway {
+		add("warn", "Redis does not answer: the local index tells repeats, more slowly.", "/overview")
+	}
+	for _, topic := range sortedKeys(st.Blocked) {
+		add("bad", "Topic "+topic+" takes nothing: "+st.Blocked[topic], "/?outcome=held")
+	}
+	if st.OldestFor > lateAfter {
+		add("warn", strconv.Itoa(st.Unpublished)+" accepted deliveries wait to be published, the oldest since "+took(st.OldestFor)+".", "/?outcome=pending")
+	}
+	if st.ConfigError != "" {
+		add("warn", "The changed configuration is not in force: "+st.ConfigError, "/overview")
+	}
+	return out
+}
+
+// lateAfter is when waiting for Kafka is worth a line on every page: publishing takes
+// milliseconds when all is well.
+const lateAfter = time.Minute
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
 }
 
 func (s *Server) render(w http.ResponseWriter, status int, name string, data any) *problem {
 	var b bytes.Buffer // whole before it is sent: half a page would look like no deliveries
-	if err := pageTemplates.ExecuteTemplate(&b, name, data); err != nil {
+	if err := s.pages.ExecuteTemplate(&b, name, data); err != nil {
 		s.log.Error("page could not be rendered", zap.String("page", name), zap.Error(err))
 		return refuse(http.StatusInternalServerError, "internal", "the page could not be rendered")
 	}
@@ -69,183 +251,19 @@ func (s *Server) render(w http.ResponseWriter, status int, name string, data any
 	return nil
 }
 
-// field is one input of the filter form.
-type field struct {
-	Name, Label, Value, Hint string
-	Choices                  []string
-}
-
-type listPage struct {
-	frame
-	Fields   []field
-	More     []field // the rarer ones, folded unless one is set
-	Open     bool
-	Rows     []archive.Row
-	Next     string
-	Newest   string // the same view without a cursor, when this is not its first page
-	Filtered bool
-}
-
-func formFields(v url.Values) (main, more []field) {
-	get := func(f field) field { f.Value = v.Get(f.Name); return f }
-	for _, f := range []field{
-		{Name: "q", Label: "Search", Hint: "any id, type, status, address"},
-		{Name: "source", Label: "Source"},
-		{Name: "verdict", Label: "Verdict", Choices: []string{"accepted", "rejected", "challenge"}},
-		{Name: "outcome", Label: "Outcome", Choices: []string{"published", "duplicate", "held", "dead", "filtered", archive.Pending}},
-		{Name: "order_id", Label: "Order id"},
-		{Name: "payment_id", Label: "Payment id"},
-		{Name: "from", Label: "From", Hint: "-2h or 2026-05-28T20:00:00Z"},
-		{Name: "to", Label: "To"},
-	} {
-		main = append(main, get(f))
-	}
-	for _, f := range []field{
-		{Name: "event_id", Label: "Event id"}, {Name: "event_type", Label: "Provider's type"}, {Name: "type", Label: "Type"},
-		{Name: "status", Label: "Status"}, {Name: "provider", Label: "Provider"}, {Name: "reason", Label: "Reason"},
-		{Name: "tenant", Label: "Tenant"}, {Name: "request_id", Label: "Request id"},
-		{Name: "idempotency_key", Label: "Idempotency key"},
-		{Name: "livemode", Label: "Live", Choices: []string{"true", "false"}},
-		{Name: "limit", Label: "Rows", Choices: []string{"50", "100", "200", "500"}},
-	} {
-		more = append(more, get(f))
-	}
-	return main, more
-}
-
-func (s *Server) pageList(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
-	v := r.URL.Query()
-	p := listPage{frame: s.frame(r, "Deliveries", who)}
-	p.Fields, p.More = formFields(v)
-	p.Open = slices.ContainsFunc(p.More, func(f field) bool { return f.Value != "" })
-	for name, values := range v {
-		p.Filtered = p.Filtered || name != "limit" && name != "cursor" && values[0] != ""
-	}
-	f, bad := s.filter(v, who)
-	if bad == nil {
-		page, err := s.o.Archive.Query(r.Context(), f)
-		if err != nil {
-			bad = s.failure(err)
-		}
-		p.Rows, p.Next = page.Rows, link(v, page.Next)
-	}
-	if v.Get("cursor") != "" {
-		p.Newest = link(v, "")
-		if p.Newest == "" {
-			p.Newest = "/"
-		}
-	}
-	status := http.StatusOK
-	if bad != nil {
-		p.Error, status, p.Next = bad.Detail, bad.Status, ""
-	}
-	return s.render(w, status, "list.html", p)
-}
-
-// link is the view with another cursor; "" when there is nothing to link to.
-func link(v url.Values, cursor string) string {
-	next := url.Values{}
-	for name, values := range v {
-		if name != "cursor" && values[0] != "" {
-			next[name] = values
-		}
-	}
-	if cursor != "" {
-		next.Set("cursor", cursor)
-	}
-	if len(next) == 0 {
-		return ""
-	}
-	return "/?" + next.Encode()
-}
-
-type deliveryPage struct {
-	frame
-	D         *detail
-	Body      string
-	BodyNote  string
-	Why       string
-	Hints     []string
-	CanReplay bool
-}
-
-func (s *Server) pageDelivery(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
-	d, p := s.load(r.PathValue("id"), who)
-	if p != nil {
-		return s.pageProblem(w, r, who, p)
-	}
-	page := deliveryPage{frame: s.frame(r, "Delivery "+d.ID, who), D: d, Why: reasonWords[d.Reason]}
-	page.CanReplay = who.role == Operator && len(d.Published) > 0 && s.o.Replayer != nil
-	if d.Verdict == archive.Rejected.String() && d.Damaged == "" && who.role == Operator && s.o.Explainer != nil {
-		// The page is worth having without: a source that is gone cannot be asked.
-		if e, err := s.o.Explainer.Explain(r.Context(), d.ID); err == nil {
-			page.Hints = e.Hints
-			if e.Verdict == archive.Accepted.String() {
-				page.Hints = append(page.Hints, "With today's credentials it verifies: re-verify it to release it.")
-			}
-		}
-	}
-	if job := r.URL.Query().Get("job"); job != "" {
-		page.Notice = "Replay started: job " + job
-	}
-	switch {
-	case d.Damaged != "":
-		page.BodyNote = "The stored record is damaged: " + d.Damaged
-	case who.role != Operator:
-		page.BodyNote = "Bodies are not shown to the role " + string(who.role) + "."
-	default:
-		page.Body, page.BodyNote = readable(d.body)
-	}
-	return s.render(w, http.StatusOK, "delivery.html", page)
-}
-
-// readable gives a body as text: JSON indented, other text as it is, bytes not at all.
-func readable(body []byte) (text, note string) {
-	if len(body) == 0 {
-		return "", "The body is empty."
-	}
-	if len(body) > maxShownBody {
-		body = bytes.ToValidUTF8(body[:maxShownBody], nil)
-		note = "Only the first 64 KiB are shown."
-	} else if json.Valid(body) {
-		var b bytes.Buffer
-		// Deep nesting grows with the square of its depth when indented.
-		if json.Indent(&b, body, "", "  ") == nil && b.Len() <= 4*maxShownBody {
-			return b.String(), ""
-		}
-	}
-	if !utf8.Valid(body) {
-		return "", "The body is not text; download it to see its bytes."
-	}
-	return string(body), note
-}
-
-// reasonWords say what a refusal means and what to do about it.
-var reasonWords = map[string]string{
-	"signature_missing":           "No signature came with it. Either it is not from the provider, or signing is switched off there.",
-	"signature_malformed":         "The signature cannot be read. A proxy may have changed the header.",
-	"signature_mismatch":          "The signature does not fit the bytes. Compare the secret here with the provider's; a proxy that rewrites bodies has the same effect.",
-	"timestamp_missing":           "The scheme signs a time, and none came.",
-	"timestamp_outside_tolerance": "It was signed too long ago or in the future: a replayed request, or a clock that is wrong.",
-	"duplicate_header":            "A header that must come once came more often.",
-	"ip_not_allowed":              "Its address is not on the source's list.",
-	"merchant_mismatch":           "It is signed for another merchant than this source is configured for.",
-	"key_unavailable":             "The key to verify it with could not be had at that moment; the provider was asked to come again.",
-	"policy":                      "The source's own rules refuse it.",
-}
-
 func (s *Server) pageProblem(w http.ResponseWriter, r *http.Request, who secretToken, p *problem) *problem {
-	f := s.frame(r, p.Title, who)
+	f := s.frame(r, cmp.Or(p.Title, "Not possible"), "", who)
 	f.Error = p.Detail
 	return s.render(w, p.Status, "problem.html", f)
 }
 
-func (s *Server) pageReplay(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
-	job, p := s.startReplay(r, who)
-	if p != nil {
-		return s.pageProblem(w, r, who, p)
+// done leads back to a page after something was done; a reload does not repeat it.
+func done(w http.ResponseWriter, r *http.Request, to, what string) *problem {
+	sep := "?"
+	if strings.Contains(to, "?") {
+		sep = "&"
 	}
-	http.Redirect(w, r, "/deliveries/"+url.PathEscape(r.PathValue("id"))+"?job="+url.QueryEscape(job.ID), http.StatusSeeOther)
+	http.Redirect(w, r, to+sep+"done="+what, http.StatusSeeOther)
 	return nil
 }
 
@@ -306,13 +324,28 @@ func (s *Server) doLogout(w http.ResponseWriter, r *http.Request, _ secretToken)
 	return nil
 }
 
-func (s *Server) style(w http.ResponseWriter, _ *http.Request, _ secretToken) *problem {
-	b, err := files.ReadFile("templates/style.css")
-	if err != nil {
-		return s.failure(err)
+// staticTypes are the files that pages load. Nothing else is served.
+var staticTypes = map[string]string{
+	"style.css": "text/css; charset=utf-8",
+	"page.js":   "text/javascript; charset=utf-8",
+	"icon.svg":  "image/svg+xml",
+}
+
+func (s *Server) static(w http.ResponseWriter, r *http.Request, _ secretToken) *problem {
+	name := path.Base(r.URL.Path)
+	b, err := files.ReadFile("static/" + name)
+	if err != nil || staticTypes[name] == "" {
+		return refuse(http.StatusNotFound, "not_found", "there is no such file")
 	}
-	w.Header().Set("Content-Type", "text/css; charset=utf-8")
-	w.Header().Set("Cache-Control", "max-age=300")
+	etag := `"` + fingerprint(b) + `"`
+	h := w.Header()
+	h.Set("Content-Type", staticTypes[name])
+	h.Set("Cache-Control", "no-cache") // asked again each time, and answered 304: never of another version
+	h.Set("ETag", etag)
+	if r.Header.Get("If-None-Match") == etag {
+		w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
 	_, _ = w.Write(b) // the client is gone: nothing to do
 	return nil
 }

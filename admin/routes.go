@@ -38,7 +38,7 @@ type route struct {
 	who          access
 	serve        func(w http.ResponseWriter, r *http.Request, who secretToken) *problem
 	stream       bool // holds no slot of the concurrency limit and has no time limit
-	change       bool // logged in the audit log
+	change       bool // logged in the audit log; from a page it wants the token of a form
 }
 
 func (s *Server) table() []route {
@@ -76,14 +76,28 @@ func (s *Server) table() []route {
 		{method: "POST", path: "/api/v1/reload", who: operators, serve: s.reload, change: true},
 
 		{method: "GET", path: "/{$}", who: pages, serve: s.pageList},
+		{method: "GET", path: "/overview", who: pages, serve: s.pageOverview},
 		{method: "GET", path: "/deliveries/{id}", who: pages, serve: s.pageDelivery},
 		{method: "POST", path: "/deliveries/{id}/replay", who: pages, serve: s.pageReplay, change: true},
+		{method: "POST", path: "/deliveries/{id}/reverify", who: pages, serve: s.pageReverify, change: true},
+		{method: "GET", path: "/refused", who: pages, serve: s.pageRefused},
+		{method: "POST", path: "/refused/reverify", who: pages, serve: s.pageReverifyAll, change: true},
+		{method: "GET", path: "/sources", who: pages, serve: s.pageSources},
+		{method: "GET", path: "/sources/{name}", who: pages, serve: s.pageSource},
+		{method: "POST", path: "/sources/{name}/pause", who: pages, serve: s.pagePause, change: true},
+		{method: "POST", path: "/sources/{name}/resume", who: pages, serve: s.pageResume, change: true},
+		{method: "POST", path: "/sources/{name}/test", who: pages, serve: s.pageTest, change: true},
+		{method: "GET", path: "/replays", who: pages, serve: s.pageJobs},
+		{method: "POST", path: "/replays", who: pages, serve: s.pageReplayAll, change: true},
+		{method: "POST", path: "/replays/{id}/cancel", who: pages, serve: s.pageCancel, change: true},
 		{method: "GET", path: "/login", who: public, serve: s.pageLogin},
 		{method: "POST", path: "/login", who: public, serve: s.doLogin},
 		{method: "GET", path: "/login/oidc", who: public, serve: s.oidcStart},
 		{method: "GET", path: OIDCCallback, who: public, serve: s.oidcCallback},
 		{method: "POST", path: "/logout", who: public, serve: s.doLogout},
-		{method: "GET", path: "/static/style.css", who: public, serve: s.style},
+		{method: "GET", path: "/static/style.css", who: public, serve: s.static},
+		{method: "GET", path: "/static/page.js", who: public, serve: s.static},
+		{method: "GET", path: "/static/icon.svg", who: public, serve: s.static},
 	}
 }
 
@@ -158,9 +172,9 @@ func (s *Server) build() http.Handler {
 	return guard.Handler(mux)
 }
 
-// contentPolicy lets the page load its own style and nothing else: no script, inline or
-// not, so that nothing in a payload can run even where escaping were wrong.
-const contentPolicy = "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+// contentPolicy lets the page load its own files and nothing else, and run no script that
+// stands in the page: nothing in a payload can run even where escaping were wrong.
+const contentPolicy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
 // recorder remembers the status for the metrics and the audit log.
 type recorder struct {

@@ -102,6 +102,7 @@ type rendering struct {
 	repeats  string // delivery id of the first that told this state
 	verified string
 	ref      *payloadRef // instead of the payload
+	bare     bool        // without the payload, which Preview gives beside it
 }
 
 // payloadRef is a claim-check: where the payload may be fetched.
@@ -232,6 +233,8 @@ func (x *rendering) value(b []byte, bodySum string) []byte {
 
 func (x *rendering) payload(b []byte, bodySum string) []byte {
 	switch {
+	case x.bare:
+		return b
 	case x.ref != nil:
 		b = appendField(b, ',', `payload_ref":{"url`, x.ref.url)
 		b = appendField(b, ',', "node", x.ref.node)

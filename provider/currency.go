@@ -105,3 +105,6 @@ func currencyCode(s string) string {
 	}
 	return string(b)
 }
+
+// Decimals is how many decimals an ISO 4217 currency has, for people to read minor units.
+func Decimals(code string) (int, bool) { return currencyExponent(code) }

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"fmt"
 	"strings"
@@ -36,6 +37,22 @@ func (d *Definition) Events(r *Request) (events []Event, err error) {
 		return nil, fmt.Errorf("read a delivery of %s: %w", d.Name, err)
 	}
 	return c.events(items), nil
+}
+
+// Decoded is what a delivery carries, decoded and with nothing masked: for the archive's own
+// operators, never for what leaves it. An error means that it cannot be read.
+func (d *Definition) Decoded(r *Request) (doc []byte, isJSON bool, err error) {
+	c := readings.Get().(*reading)
+	c.reset(d, r)
+	defer func() {
+		if p := recover(); p != nil {
+			doc, err = nil, fmt.Errorf("read a delivery of %s: internal error: %v", d.Name, p)
+			return // this reading is not used again
+		}
+		c.release()
+	}()
+	c.open()
+	return bytes.Clone(c.payload), c.isJSON, nil
 }
 
 // item is one element of a batch: where it is, what holds it, its own bytes.

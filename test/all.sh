@@ -9,5 +9,6 @@ echo "tests run against: redis-server at $PENSTOCK_REDIS, Apache Kafka at $PENST
 # are to be tried by what the test does, not by what its neighbour does to two cores.
 go test -p 1 -count=1 -timeout 25m ./...
 go test -count=1 ./verify -run '^TestVectors$' -v | grep -E '^(not in|vectors:|ok|FAIL|---|  )' | tail -8
+echo "pictures of the page: $(find test/.run/screens -name '*.png' | wc -l) in test/.run/screens"
 kafka=$(basename "$(ls test/kafka/target/dependency/kafka_2.13-*.jar)" .jar)
 echo "ran against: $(redis-server --version | cut -d' ' -f1-3), Apache Kafka ${kafka#kafka_2.13-}, kcat $(kcat -V 2>&1 | grep -o 'Version [^ ]*' | head -1)"

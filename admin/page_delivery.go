@@ -1,0 +1,360 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"penstock/archive"
+)
+
+// maxShownBody is how much of a body the page shows; all of it is a download away.
+const maxShownBody = 64 << 10
+
+type deliveryPage struct {
+	frame
+	D           *detail
+	State       string
+	Steps       []step
+	Why         string   // of a refusal, in words
+	Hints       []string // what probably happened, and what to do
+	Waits       string   // why it is not published yet
+	Tried       []string // fingerprints of the credentials that were tried
+	Body        string   // as the role may see it
+	BodyNote    string
+	Raw         string // the exact text, where Body is not it
+	Decoded     string // where the body carries its document in another form
+	MaskedAt    []string
+	BodyMasked  bool
+	Events      []eventView
+	MoreEvents  int
+	ReadNote    string // why there is no normalized event
+	Twins       []rowView
+	Related     []rowView
+	RelatedMore bool
+	CanReplay   bool
+	CanReverify bool
+	Verifies    bool // it does with today's credentials
+}
+
+// step is one line of the timeline.
+type step struct {
+	Name, Text string
+	At         time.Time // zero: within the request, before its answer
+	After      string    // since the receipt
+	Bad        bool
+	Href, Link string
+}
+
+// eventView is one normalized event as the page shows it.
+type eventView struct {
+	ReadEvent
+	N    int
+	Text string // of Value
+}
+
+func (s *Server) pageDelivery(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
+	d, p := s.load(r.PathValue("id"), who)
+	if p != nil {
+		return s.pageProblem(w, r, who, p)
+	}
+	page := deliveryPage{frame: s.frame(r, "Delivery "+d.ID, "deliveries", who), D: d, State: stateOf(&d.Row), Why: reasonWords[d.Reason]}
+	operator := who.role == Operator
+	page.CanReplay = operator && len(d.Published) > 0 && s.o.Replayer != nil
+	refused := d.Verdict == archive.Rejected.String()
+	page.CanReverify = operator && refused && d.Damaged == "" && s.o.Reverifier != nil && d.Outcome != archive.Published.String()
+	if refused && d.Damaged == "" && operator && s.o.Explainer != nil {
+		// The page is worth having without: a source that is gone cannot be asked.
+		if e, err := s.o.Explainer.Explain(r.Context(), d.ID); err == nil {
+			page.Hints, page.Tried = e.Hints, e.Fingerprints
+			page.Verifies = e.Verdict == archive.Accepted.String()
+		}
+	}
+	if job := r.URL.Query().Get("job"); job != "" {
+		page.Notice = "Replay started: job " + job
+	}
+	if operator && d.rec != nil { // who sees what is masked for others is on record
+		if p := s.audit(r, actReadBody, d.ID, ""); p != nil {
+			return s.pageProblem(w, r, who, p)
+		}
+	}
+	s.showBody(r.Context(), &page, operator)
+	page.Steps = s.timeline(d)
+	page.Waits = s.waits(r.Context(), d)
+	s.showOthers(r.Context(), &page)
+	return s.render(w, http.StatusOK, "delivery.html", page)
+}
+
+// showBody fills in the body, its decoded form and the events, as the role may see them.
+func (s *Server) showBody(ctx context.Context, page *deliveryPage, operator bool) {
+	d := page.D
+	if d.rec == nil {
+		page.BodyNote = "The stored record is damaged: " + d.Damaged
+		return
+	}
+	var reading Reading
+	err := errNotMasked
+	if s.o.Reader != nil {
+		if reading, err = s.o.Reader.Read(ctx, d.rec); err != nil {
+			page.ReadNote = "Its definition cannot read it: " + err.Error()
+		}
+	}
+	for i := range reading.Events {
+		e := &reading.Events[i]
+		text, _ := readable(e.Value)
+		page.Events = append(page.Events, eventView{ReadEvent: *e, N: i, Text: text})
+	}
+	page.MoreEvents = reading.Total - len(reading.Events)
+	if !operator {
+		page.BodyMasked = true
+		doc, places, merr := maskedOf(reading)
+		if err != nil || merr != nil {
+			page.BodyNote = "The role " + string(page.Role) + " sees bodies masked, and this one not at all: " + errNotMasked.Error() + "."
+			return
+		}
+		page.Body, page.BodyNote = readable(doc)
+		page.MaskedAt = places
+		return
+	}
+	page.Body, page.BodyNote = readable(d.rec.Body)
+	if utf8.Valid(d.rec.Body) && len(d.rec.Body) <= maxShownBody && page.Body != string(d.rec.Body) {
+		page.Raw = string(d.rec.Body)
+	}
+	if err == nil && reading.Document != nil && !sameJSON(reading.Document, d.rec.Body) {
+		page.Decoded, _ = readable(reading.Document)
+	}
+	if err == nil && len(reading.Events) > 0 {
+		page.MaskedAt = reading.Events[0].Masked
+	}
+}
+
+// timeline tells what happened to a delivery. Until the answer there is one time, that of
+// the receipt: the steps before it are not on record one by one.
+func (s *Server) timeline(d *detail) []step {
+	q := quantiles(s.o.Gatherer, 0.99, "penstock_ack_seconds")
+	steps := []step{{Name: "received", At: d.ReceivedAt, Text: d.Method + " " + d.Path + " from " + d.RemoteIP + ", " + size(d.Size)}}
+	switch d.Verdict {
+	case archive.Rejected.String():
+		steps = append(steps, step{Name: "refused", Bad: true, Text: d.Reason},
+			step{Name: "kept", Text: "in the quarantine, as evidence; not published"})
+		return append(steps, s.outcomes(d)...)
+	case archive.Challenge.String():
+		return append(steps, step{Name: "answered", Text: "a handshake or a ping of the provider: nothing to publish"})
+	}
+	verified := "signature holds"
+	if d.VerifiedBy != "" {
+		verified += ": " + d.VerifiedBy
+	}
+	acked := "2xx, after the sync"
+	if p99 := q["penstock_ack_seconds"]; p99 > 0 {
+		acked += "; 99 of 100 answers of this gateway take up to " + took(p99)
+	}
+	steps = append(steps, step{Name: "verified", Text: verified},
+		step{Name: "archived", Text: "on stable storage, number " + strconv.FormatUint(d.Seq, 10)}, step{Name: "acked", Text: acked})
+	return append(steps, s.outcomes(d)...)
+}
+
+// outcomes are the timeline's steps with a record of their own.
+func (s *Server) outcomes(d *detail) (steps []step) {
+	for i := range d.History {
+		h := &d.History[i]
+		one := step{Name: h.Outcome, At: h.At, After: "+" + took(h.At.Sub(d.ReceivedAt)), Text: h.Reason}
+		if h.Events > 1 {
+			one.Text = "event " + strconv.Itoa(h.Event+1) + " of " + strconv.Itoa(h.Events) + " " + one.Text
+		}
+		switch h.Outcome {
+		case archive.Published.String():
+			if h.Replay == "" && h.Of == "" {
+				steps = append(steps, step{Name: "deduplicated", At: h.At, After: one.After, Text: "no twin was published before"})
+			}
+			one.Text += " to " + h.Topic + "/" + strconv.Itoa(int(h.Partition)) + "@" + strconv.FormatInt(h.Offset, 10)
+			if h.Replay != "" {
+				one.Name = "replayed"
+				one.Text += ", job " + h.Replay
+			}
+		case archive.Duplicate.String():
+			one.Name = "deduplicated"
+			one.Text += " its twin was published, so it was not"
+		case archive.Dead.String():
+			one.Bad = true
+			one.Text += ": " + deadWords[h.Reason]
+		}
+		if h.Of != "" {
+			one.Href, one.Link = "/deliveries/"+url.PathEscape(h.Of), h.Of
+		}
+		steps = append(steps, one)
+	}
+	return steps
+}
+
+// deadWords say why an event could not be published.
+var deadWords = map[string]string{
+	"unreadable":       "the definition cannot read it; its bytes are kept",
+	"too_large":        "it is larger than the topic takes, and admin.public_url, where a pointer would lead to, is not set",
+	"refused_by_kafka": "the broker refuses the record for what it is",
+	"archive_damaged":  "its stored record cannot be read any more",
+	"no_event":         "it carries no event",
+}
+
+// waits says why an accepted delivery has no final outcome.
+func (s *Server) waits(ctx context.Context, d *detail) string {
+	held := d.Outcome == "held"
+	if d.Verdict != archive.Accepted.String() || d.Outcome != "" && !held {
+		return ""
+	}
+	if held && len(d.History) > 0 {
+		switch d.History[len(d.History)-1].Reason {
+		case "paused":
+			return "Its source is paused. It is published, in order, when the source is resumed."
+		case "definition_missing":
+			return "The definition that it came under is not there. It is published when the source is configured again."
+		case "topic_blocked":
+			return "Its topic takes nothing now. It is published when the topic does again."
+		}
+	}
+	if s.o.State == nil {
+		return "It waits for being published."
+	}
+	st := s.o.State(ctx)
+	switch {
+	case !st.Sink:
+		return "No sink is configured: deliveries are kept, and published when there is one."
+	case st.KafkaAway:
+		return "Kafka does not answer. It is kept, and published when Kafka is back."
+	case st.SinkState != "" && st.SinkState != "live":
+		return "It waits for being published; publishing says: " + st.SinkState + "."
+	}
+	return "It is on its way to Kafka; load the page again."
+}
+
+const (
+	maxRelated = 30
+	maxTwins   = 100
+)
+
+// showOthers finds the twins of a delivery and what else is known of its order and payment,
+// of whatever provider. What cannot be searched is left out.
+func (s *Server) showOthers(ctx context.Context, page *deliveryPage) {
+	d := page.D
+	find := func(f archive.Filter) []archive.Row {
+		p, err := s.o.Archive.Query(ctx, f)
+		if err != nil {
+			return nil
+		}
+		page.RelatedMore = page.RelatedMore || p.Next != ""
+		return p.Rows
+	}
+	var related []archive.Row
+	if d.OrderID != "" {
+		related = append(related, find(archive.Filter{OrderID: d.OrderID, Limit: maxRelated})...)
+	}
+	if d.PaymentID != "" {
+		related = append(related, find(archive.Filter{PaymentID: d.PaymentID, Limit: maxRelated})...)
+	}
+	more := page.RelatedMore
+	var same []archive.Row
+	if d.EventID != "" {
+		same = find(archive.Filter{EventID: d.EventID, Source: d.Source, Limit: maxTwins})
+	}
+	page.RelatedMore = more
+	root := d.DuplicateOf
+	if root == "" {
+		root = d.ID
+	}
+	seen := map[string]bool{d.ID: true}
+	for _, r := range slices.Concat(same, related) {
+		if !seen[r.ID] && (r.ID == d.DuplicateOf || r.DuplicateOf == root) {
+			seen[r.ID] = true
+			page.Twins = append(page.Twins, viewRow(&r))
+		}
+	}
+	if d.DuplicateOf != "" && !seen[d.DuplicateOf] {
+		if r, err := s.o.Archive.Row(d.DuplicateOf); err == nil {
+			seen[r.ID] = true
+			page.Twins = append(page.Twins, viewRow(&r))
+		}
+	}
+	seen = map[string]bool{}
+	for i := range related {
+		if r := &related[i]; !seen[r.ID] {
+			seen[r.ID] = true
+			page.Related = append(page.Related, viewRow(r))
+		}
+	}
+	oldest := func(a, b rowView) int { return a.ReceivedAt.Compare(b.ReceivedAt) }
+	slices.SortFunc(page.Related, oldest)
+	slices.SortFunc(page.Twins, oldest)
+	if len(page.Related) < 2 { // the delivery itself
+		page.Related = nil
+	}
+}
+
+// readable gives a body as text: JSON indented, other text as it is, bytes not at all.
+func readable(body []byte) (text, note string) {
+	if len(body) == 0 {
+		return "", "The body is empty."
+	}
+	if len(body) > maxShownBody {
+		body = bytes.ToValidUTF8(body[:maxShownBody], nil)
+		note = "Only the first 64 KiB are shown."
+	} else if json.Valid(body) {
+		var b bytes.Buffer
+		// Deep nesting grows with the square of its depth when indented.
+		if json.Indent(&b, body, "", "  ") == nil && b.Len() <= 4*maxShownBody {
+			return b.String(), ""
+		}
+	}
+	if !utf8.Valid(body) {
+		return "", "The body is not text; download it to see its bytes."
+	}
+	return string(body), note
+}
+
+// reasonWords say what a refusal means and what to do about it.
+var reasonWords = map[string]string{
+	"signature_missing":           "No signature came with it. Either it is not from the provider, or signing is switched off there.",
+	"signature_malformed":         "The signature cannot be read. A proxy may have changed the header.",
+	"signature_mismatch":          "The signature does not fit the bytes. Compare the secret here with the provider's; a proxy that rewrites bodies has the same effect.",
+	"timestamp_missing":           "The scheme signs a time, and none came.",
+	"timestamp_outside_tolerance": "It was signed too long ago or in the future: a replayed request, or a clock that is wrong.",
+	"duplicate_header":            "A header that must come once came more often.",
+	"ip_not_allowed":              "Its address is not on the source's list.",
+	"merchant_mismatch":           "It is signed for another merchant than this source is configured for.",
+	"key_unavailable":             "The key to verify it with could not be had at that moment; the provider was asked to come again.",
+	"policy":                      "The source's own rules refuse it.",
+}
+
+func (s *Server) pageReplay(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
+	job, p := s.startReplay(r, who)
+	if p != nil {
+		return s.pageProblem(w, r, who, p)
+	}
+	http.Redirect(w, r, "/deliveries/"+url.PathEscape(r.PathValue("id"))+"?job="+url.QueryEscape(job.ID), http.StatusSeeOther)
+	return nil
+}
+
+// pageReverify checks a refused delivery again, or releases it by the operator's word.
+func (s *Server) pageReverify(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
+	force := r.PostFormValue("force") == "true"
+	if force {
+		note(r, "force=true")
+	}
+	v, p := s.startReverify(r, force, who)
+	if p != nil {
+		return s.pageProblem(w, r, who, p)
+	}
+	what := "refused"
+	switch {
+	case v.Forced:
+		what = "forced"
+	case v.Released:
+		what = "released"
+	}
+	return done(w, r, "/deliveries/"+url.PathEscape(v.ID), what)
+}

@@ -1,0 +1,109 @@
+package admin
+
+import (
+	"cmp"
+	"context"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+
+	"penstock/archive"
+)
+
+type overviewPage struct {
+	frame
+	Histogram *histogram
+	Hour, Day archive.CountRow
+	State     State
+	Known     bool // State is
+	Degraded  []string
+	Unready   string
+	AckP50    time.Duration
+	AckP99    time.Duration
+	LagP99    time.Duration
+	Sources   []sourceCount
+	Refused   []rowView
+	Unknown   []unknownView
+	Older     int // unknown paths beyond those
+}
+
+// sourceCount is a source's share of the day.
+type sourceCount struct {
+	Name string
+	archive.CountRow
+	All int64
+}
+
+const (
+	topSources = 8
+	topRows    = 5
+)
+
+func (s *Server) pageOverview(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
+	p := overviewPage{frame: s.frame(r, "Overview", "overview", who)}
+	p.Refresh = true
+	now := s.o.Now()
+	v := url.Values{"from": {"-24h"}}
+	p.Histogram = s.histogram(r.Context(), v, archive.Filter{From: now.Add(-countRange)})
+	if c, err := s.o.Archive.Counts(r.Context(), now.Add(-countRange), now, time.Hour, ""); err == nil {
+		p.Day = c.Total
+		p.Sources = busiest(c.Sources)
+	}
+	if c, err := s.o.Archive.Counts(r.Context(), now.Add(-time.Hour), now, time.Minute, ""); err == nil {
+		p.Hour = c.Total
+	}
+	if s.o.Health != nil {
+		h := s.o.Health()
+		p.Degraded = h.Degraded
+		if h.Unready != nil {
+			p.Unready = h.Unready.Error()
+		}
+	}
+	if s.o.State != nil {
+		p.State, p.Known = s.o.State(r.Context()), true
+	}
+	p.AckP50 = quantiles(s.o.Gatherer, 0.5, "penstock_ack_seconds")["penstock_ack_seconds"]
+	q := quantiles(s.o.Gatherer, 0.99, "penstock_ack_seconds", "penstock_publish_lag_seconds")
+	p.AckP99, p.LagP99 = q["penstock_ack_seconds"], q["penstock_publish_lag_seconds"]
+	if page, err := s.o.Archive.Query(r.Context(), archive.Filter{Verdict: archive.Rejected.String(), From: now.Add(-countRange), Limit: topRows}); err == nil {
+		p.Refused = viewRows(page.Rows)
+	}
+	p.Unknown = s.unknown(r.Context(), p.State.Unknown)
+	if len(p.Unknown) > topRows {
+		p.Older, p.Unknown = len(p.Unknown)-topRows, p.Unknown[:topRows]
+	}
+	return s.render(w, http.StatusOK, "overview.html", p)
+}
+
+func busiest(counts map[string]archive.CountRow) (out []sourceCount) {
+	for name, c := range counts {
+		if name != "" {
+			out = append(out, sourceCount{Name: name, CountRow: c, All: c.Accepted + c.Rejected + c.Challenge})
+		}
+	}
+	slices.SortFunc(out, func(a, b sourceCount) int { return cmp.Or(cmp.Compare(b.All, a.All), cmp.Compare(a.Name, b.Name)) })
+	return out[:min(len(out), topSources)]
+}
+
+// unknownView is a path that belongs to no source, with the one that was probably meant.
+type unknownView struct {
+	UnknownPath
+	Meant     string // path of the source
+	MeantName string
+}
+
+func (s *Server) unknown(ctx context.Context, list []UnknownPath) []unknownView {
+	var sources []SourceInfo
+	if s.o.Sources != nil && len(list) > 0 {
+		sources, _ = s.o.Sources.List(ctx) // without it nothing is suggested
+	}
+	out := make([]unknownView, len(list))
+	for i := range list {
+		out[i].UnknownPath = list[i]
+		if n := meant(list[i].Path, sources); n >= 0 {
+			out[i].Meant, out[i].MeantName = sources[n].Path, sources[n].Name
+		}
+	}
+	return out
+}

@@ -1,0 +1,224 @@
+package admin
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"penstock/archive"
+)
+
+type sourcesPage struct {
+	frame
+	Sources []sourceView
+	Silent  []sourceView // nothing came within a day, and nothing is wrong with them
+	Unknown []unknownView
+}
+
+// sourceView is a source as the page shows it.
+type sourceView struct {
+	SourceInfo
+	State   string // receiving, silent, never, paused, gone
+	Last    *archive.Row
+	Day     archive.CountRow
+	All     int64
+	PerHour float64
+	Pending int
+	LagP99  time.Duration // receipt to Kafka, of the last published ones
+	LagOf   int
+}
+
+// Bounds of what the list of sources looks at.
+const (
+	lagRows     = 20 // published deliveries per source whose lag is measured
+	pendingRows = 500
+)
+
+func (s *Server) pageSources(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
+	if s.o.Sources == nil {
+		return s.pageProblem(w, r, who, notHere("the list of sources"))
+	}
+	p := sourcesPage{frame: s.frame(r, "Sources", "sources", who)}
+	p.Refresh = true
+	list, err := s.o.Sources.List(r.Context())
+	if err != nil {
+		return s.pageProblem(w, r, who, s.failure(err))
+	}
+	for _, v := range s.viewSources(r.Context(), list) {
+		if v.State == "never" {
+			p.Silent = append(p.Silent, v)
+		} else {
+			p.Sources = append(p.Sources, v)
+		}
+	}
+	if s.o.State != nil {
+		p.Unknown = s.unknown(r.Context(), s.o.State(r.Context()).Unknown)
+	}
+	return s.render(w, http.StatusOK, "sources.html", p)
+}
+
+func (s *Server) viewSources(ctx context.Context, list []SourceInfo) []sourceView {
+	now := s.o.Now()
+	counts, err := s.o.Archive.Counts(ctx, now.Add(-countRange), now, time.Hour, "")
+	if err != nil {
+		counts.Sources = nil // not known: shown as none
+	}
+	pending := map[string]int{}
+	if page, err := s.o.Archive.Query(ctx, archive.Filter{Outcome: archive.Pending, Limit: pendingRows}); err == nil {
+		for i := range page.Rows {
+			pending[page.Rows[i].Source]++
+		}
+	}
+	out := make([]sourceView, len(list))
+	for i := range list {
+		v := &out[i]
+		v.SourceInfo, v.Day, v.Pending = list[i], counts.Sources[list[i].Name], pending[list[i].Name]
+		v.All = v.Day.Accepted + v.Day.Rejected + v.Day.Challenge
+		v.PerHour = float64(v.All) / countRange.Hours()
+		s.lastOf(ctx, v)
+		switch {
+		case v.Path == "":
+			v.State = "gone"
+		case v.Paused:
+			v.State = "paused"
+		case v.Last == nil:
+			v.State = "never"
+		case v.All == 0:
+			v.State = "silent"
+		default:
+			v.State = "receiving"
+		}
+	}
+	slices.SortStableFunc(out, func(a, b sourceView) int {
+		return cmp.Or(cmp.Compare(b.All, a.All), newest(a.Last).Compare(newest(b.Last))*-1, strings.Compare(a.Name, b.Name))
+	})
+	return out
+}
+
+func newest(r *archive.Row) time.Time {
+	if r == nil {
+		return time.Time{}
+	}
+	return r.ReceivedAt
+}
+
+// lastOf finds a source's last delivery, and measures the lag of its last published ones.
+func (s *Server) lastOf(ctx context.Context, v *sourceView) {
+	page, err := s.o.Archive.Query(ctx, archive.Filter{Source: v.Name, Limit: lagRows})
+	if err != nil || len(page.Rows) == 0 {
+		return
+	}
+	v.Last = &page.Rows[0]
+	var lags []time.Duration
+	for i := range page.Rows {
+		if page.Rows[i].Outcome != archive.Published.String() {
+			continue
+		}
+		outcomes, err := s.o.Archive.OutcomesOf(page.Rows[i].ID)
+		if err != nil {
+			continue
+		}
+		for k := range outcomes {
+			if o := &outcomes[k]; o.Kind == archive.Published && o.Replay == "" {
+				lags = append(lags, o.At.Sub(page.Rows[i].ReceivedAt))
+				break
+			}
+		}
+	}
+	if v.LagOf = len(lags); len(lags) > 0 {
+		slices.Sort(lags)
+		v.LagP99 = lags[min(len(lags)-1, len(lags)*99/100)]
+	}
+}
+
+type sourcePage struct {
+	frame
+	Source    sourceView
+	Setup     Setup
+	HasSetup  bool
+	Histogram *histogram
+	Rows      []rowView
+	Tenants   int // merchants behind it; -1: it has one
+	CanTest   bool
+	SentID    string
+}
+
+func (s *Server) pageSource(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
+	name := r.PathValue("name")
+	v, p := s.oneSource(r.Context(), name)
+	if p != nil {
+		return s.pageProblem(w, r, who, p)
+	}
+	page := sourcePage{frame: s.frame(r, "Source "+name, "sources", who), Source: v, Tenants: -1}
+	now := s.o.Now()
+	page.Histogram = s.histogram(r.Context(), url.Values{"source": {name}}, archive.Filter{Source: name, From: now.Add(-countRange)})
+	if rows, err := s.o.Archive.Query(r.Context(), archive.Filter{Source: name, Limit: 2 * topRows}); err == nil {
+		page.Rows = viewRows(rows.Rows)
+	}
+	if s.o.Helper != nil {
+		if setup, err := s.o.Helper.Setup(r.Context(), name); err == nil {
+			page.Setup, page.HasSetup, page.CanTest = setup, true, who.role == Operator
+		}
+	}
+	if s.o.Tenants != nil {
+		if list, err := s.o.Tenants.Tenants(r.Context(), name); err == nil {
+			page.Tenants = len(list)
+		}
+	}
+	return s.render(w, http.StatusOK, "source.html", page)
+}
+
+func (s *Server) oneSource(ctx context.Context, name string) (sourceView, *problem) {
+	if s.o.Sources == nil {
+		return sourceView{}, notHere("the list of sources")
+	}
+	list, err := s.o.Sources.List(ctx)
+	if err != nil {
+		return sourceView{}, s.failure(err)
+	}
+	i := slices.IndexFunc(list, func(i SourceInfo) bool { return i.Name == name })
+	if i < 0 {
+		return sourceView{}, refuse(http.StatusNotFound, "not_found", fmt.Sprintf("no source is called %q", name))
+	}
+	return s.viewSources(ctx, list[i:i+1])[0], nil
+}
+
+func (s *Server) pagePause(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
+	return s.pageSetPaused(w, r, who, true)
+}
+
+func (s *Server) pageResume(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
+	return s.pageSetPaused(w, r, who, false)
+}
+
+func (s *Server) pageSetPaused(w http.ResponseWriter, r *http.Request, who secretToken, paused bool) *problem {
+	if p := s.changePaused(r, who, paused); p != nil {
+		return s.pageProblem(w, r, who, p)
+	}
+	what := "resumed"
+	if paused {
+		what = "paused"
+	}
+	return done(w, r, "/sources/"+url.PathEscape(r.PathValue("name")), what)
+}
+
+// pageTest sends a signed test event and leads to what became of it.
+func (s *Server) pageTest(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
+	if s.o.Helper == nil {
+		return s.pageProblem(w, r, who, notHere("sending a test event"))
+	}
+	sent, err := s.o.Helper.SendTest(r.Context(), r.PathValue("name"), r.PostFormValue("type"), who.name)
+	if err != nil {
+		return s.pageProblem(w, r, who, s.failure(err))
+	}
+	if sent.Delivery == "" {
+		return s.pageProblem(w, r, who, refuse(http.StatusBadGateway, "not_taken", fmt.Sprintf("the test event was answered %d and not kept", sent.Status)))
+	}
+	http.Redirect(w, r, "/deliveries/"+url.PathEscape(sent.Delivery), http.StatusSeeOther)
+	return nil
+}

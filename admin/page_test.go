@@ -1,0 +1,244 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"penstock/archive"
+)
+
+// fakeReader reads every delivery as one event with a masked payload.
+type fakeReader struct {
+	reading Reading
+	err     error
+}
+
+func (f *fakeReader) Read(context.Context, *archive.Delivery) (Reading, error) {
+	return f.reading, f.err
+}
+
+func maskedReading() Reading {
+	return Reading{Total: 1, Document: []byte(`{"card":"4242424242424242"}`), Events: []ReadEvent{{Topic: "webhooks.stripe", Key: "k",
+		Headers: [][2]string{{"ce_id", "evt<1>"}}, Value: []byte(`{"type":"payment.captured"}`), Payload: []byte(`{"card":"424242******4242"}`), PayloadJSON: true, Masked: []string{"card"}}}}
+}
+
+// A viewer sees the masked document, in the API and on the page; without a reading nothing.
+func TestViewerSeesBodiesMasked(t *testing.T) {
+	reader := &fakeReader{reading: maskedReading()}
+	w := newWorld(t, func(o *Options) { o.Reader = reader })
+	body, page := "/api/v1/deliveries/"+publishedID+"/body", "/deliveries/"+publishedID
+	rec := w.call("GET", body, viewerToken, "")
+	w.want(rec, 200)
+	if got := rec.Body.String(); got != `{"card":"424242******4242"}` || rec.Header().Get("Penstock-Masked") != "card" {
+		t.Fatalf("a viewer gets %q, masked %q", got, rec.Header().Get("Penstock-Masked"))
+	}
+	if rec.Header().Get("Content-Type") != "application/octet-stream" || !strings.Contains(rec.Header().Get("Content-Security-Policy"), "sandbox") {
+		t.Fatalf("headers %v", rec.Header())
+	}
+	w.want(w.call("GET", page, viewerToken, ""), 200, "424242******4242", "masked for the role viewer")
+	if strings.Contains(w.call("GET", page, viewerToken, "").Body.String(), "4242424242424242") {
+		t.Fatal("the page shows a viewer the card")
+	}
+	w.want(w.call("GET", page, operatorToken, ""), 200, "4242424242424242", "payment.captured", "evt&lt;1&gt;")
+
+	// A large batch: each event has its part, and one that is no JSON hides all.
+	part := maskedReading().Events[0]
+	part.Part = true
+	reader.reading = Reading{Total: 2, Events: []ReadEvent{part, part}}
+	w.want(w.call("GET", body, viewerToken, ""), 200, `[{"card":"424242******4242"},{"card":"424242******4242"}]`)
+	reader.reading.Events[1].PayloadJSON = false
+	w.want(w.call("GET", body, viewerToken, ""), 403, "body_masked")
+	for _, r := range []Reading{{}, {Events: []ReadEvent{{}}}} {
+		reader.reading = r
+		w.want(w.call("GET", body, viewerToken, ""), 403, "body_masked")
+		w.want(w.call("GET", page, viewerToken, ""), 200, "this one not at all")
+	}
+	reader.err = errors.New("unreadable")
+	w.want(w.call("GET", body, viewerToken, ""), 403, "body_masked")
+	w.want(w.call("GET", body, operatorToken, ""), 200)
+	w.want(w.call("GET", body, consumerToken, ""), 200)
+}
+
+// An operator's look at what is masked for others is in the audit log, once; others' is not.
+func TestLooksAreAudited(t *testing.T) {
+	w, _ := auditWorld(t, nil)
+	for _, token := range []string{viewerToken, consumerToken, operatorToken} {
+		w.call("GET", "/api/v1/deliveries/"+publishedID+"/body", token, "")
+		w.call("GET", "/deliveries/"+publishedID, token, "")
+	}
+	w.call("GET", "/deliveries/nobody", operatorToken, "")
+	look := "ops/operator body.read " + publishedID + " done"
+	if got := lines(w.entries("", 500)); !slices.Equal(got, []string{look, look}) {
+		t.Fatalf("audit\n%s", strings.Join(got, "\n"))
+	}
+}
+
+// Every page is there with nothing behind it, and with nothing in it.
+func TestPagesWithNothing(t *testing.T) {
+	for name, change := range map[string]func(o *Options){
+		"empty": func(o *Options) { o.State = func(context.Context) State { return State{} } },
+		"bare": func(o *Options) {
+			o.Replayer, o.Reverifier, o.Explainer, o.Sources, o.Gatherer, o.Stats, o.Health = nil, nil, nil, nil, nil, nil, nil
+		},
+	} {
+		w := newWorld(t, change)
+		w.archive.order = nil
+		for path, want := range map[string]string{"/": "No delivery has arrived yet", "/?order_id=x": "No delivery fits these filters", "/overview": "Overview", "/refused": "There is none"} {
+			w.want(w.call("GET", path, viewerToken, ""), 200, want)
+		}
+		for _, path := range []string{"/sources", "/sources/stripe", "/replays"} {
+			rec := w.call("GET", path, viewerToken, "")
+			if name == "empty" && rec.Code != 200 || name == "bare" && (rec.Code != 501 || !strings.Contains(rec.Body.String(), "<!doctype html>")) {
+				t.Errorf("%s %s: %d", name, path, rec.Code)
+			}
+		}
+	}
+	w := newWorld(t, nil)
+	w.want(w.call("GET", "/sources/nobody", viewerToken, ""), 404, "no source is called")
+}
+
+func TestPageActions(t *testing.T) {
+	w := newWorld(t, nil)
+	post := func(path, form string, status int, did string) {
+		t.Helper()
+		w.want(w.call("POST", path, operatorToken, form, "Content-Type", "application/x-www-form-urlencoded"), status)
+		if w.work.last() != did {
+			t.Fatalf("%s %s did %q, want %q", path, form, w.work.last(), did)
+		}
+		w.work.asked = nil
+	}
+	post("/deliveries/"+rejectedID+"/reverify", "", 303, "reverify "+rejectedID+" force=false by ops")
+	post("/deliveries/"+rejectedID+"/reverify", "force=true", 303, "reverify "+rejectedID+" force=true by ops")
+	post("/deliveries/"+publishedID+"/reverify", "force=true", 409, "")
+	post("/sources/stripe/pause", "", 303, "pause stripe by ops")
+	post("/sources/stripe/resume", "", 303, "resume stripe by ops")
+	post("/replays/job-1/cancel", "", 303, "cancel job-1 by ops")
+	group := "filter=" + url.QueryEscape("verdict=rejected&source=stripe&reason=signature_mismatch")
+	post("/refused/reverify", group, 303, "reverify all force=false by ops")
+	if f := w.work.filter; f.Verdict != "rejected" || f.Source != "stripe" || f.Reason != "signature_mismatch" {
+		t.Fatalf("filter %+v", f)
+	}
+	post("/replays", "filter="+url.QueryEscape("order_id=7&limit=5&cursor=x"), 303, "replay [] by ops")
+	if f := w.work.filter; f.OrderID != "7" || f.Limit != 0 || f.Cursor != "" {
+		t.Fatalf("filter %+v", f)
+	}
+	// A form that lost its filter must not be about everything.
+	for path, forms := range map[string][]string{"/replays": {"", "filter=", "filter=limit%3D5", "filter=text%3Dx", "filter=sorce%3Dx", "filter=%25zz"}, "/refused/reverify": {"", "filter=source%3Dstripe"}} {
+		for _, form := range forms {
+			post(path, form, 400, "")
+		}
+	}
+	post("/sources/stripe/test", "", 501, "")
+}
+
+// The page says first what wants attention.
+func TestAlerts(t *testing.T) {
+	st := State{Sink: true}
+	w := newWorld(t, func(o *Options) { o.State = func(context.Context) State { return st } })
+	w.want(w.call("GET", "/overview", viewerToken, ""), 200, "Nothing wants attention")
+	st = State{Sink: true, KafkaAway: true, Redis: true, RedisAway: true, Unpublished: 7, OldestFor: 90 * time.Minute, Damage: []string{"segment 3"},
+		Blocked: map[string]string{"webhooks.x": "topic_missing"}, ConfigError: "p.yaml:3:1"}
+	for _, path := range []string{"/", "/overview", "/refused"} {
+		w.want(w.call("GET", path, viewerToken, ""), 200, "Kafka does not answer", "Redis does not answer", "7 accepted deliveries wait to be published, the oldest since 1 h",
+			"1 damaged places", "webhooks.x takes nothing: topic_missing", "p.yaml:3:1")
+	}
+	if page := w.call("GET", "/overview", viewerToken, "").Body.String(); strings.Contains(page, "Nothing wants attention") {
+		t.Fatal("all is well, it says")
+	}
+}
+
+func TestMeant(t *testing.T) {
+	sources := []SourceInfo{{Name: "liqpay", Path: "/in/liqpay"}, {Name: "shop-eu", Path: "/in/shop-eu"}, {Name: "ab", Path: "/in/ab"}, {Name: "gone"}}
+	f := func(path, want string) {
+		t.Helper()
+		got := ""
+		if i := meant(path, sources); i >= 0 {
+			got = sources[i].Name
+		}
+		if got != want {
+			t.Errorf("%s: meant %q, want %q", path, got, want)
+		}
+	}
+	f("/in/liqpya", "liqpay")
+	f("/in/LiqPay", "liqpay")
+	f("/in//liqpay/", "liqpay")
+	f("/webhooks/liqpay", "liqpay")
+	f("/in/shop_eu", "shop-eu")
+	f("/in/ac", "ab")
+	f("/.env", "")
+	f("/in/", "")
+	f("/wp-login.php", "")
+	f(strings.Repeat("/in/liqpay", 20000), "liqpay") // and fast
+}
+
+func TestWords(t *testing.T) {
+	s := &Server{o: Options{Decimals: func(c string) (int, bool) { n, ok := map[string]int{"EUR": 2, "JPY": 0, "KWD": 3}[c]; return n, ok }}}
+	f := func(minor int64, currency, want string) {
+		t.Helper()
+		if got := s.money(&minor, currency); got != want {
+			t.Errorf("%d %s is written %q, want %q", minor, currency, got, want)
+		}
+	}
+	f(125050, "EUR", "1250.50 EUR")
+	f(5, "EUR", "0.05 EUR")
+	f(-5, "EUR", "-0.05 EUR")
+	f(125050, "JPY", "125050 JPY")
+	f(7, "KWD", "0.007 KWD")
+	f(7, "XXX", "7 XXX (minor units)")
+	for d, want := range map[time.Duration]string{15 * time.Minute: "15 min", 700 * time.Microsecond: "700 µs", 22 * time.Millisecond: "22 ms", 1500 * time.Millisecond: "1.5 s", 72 * time.Hour: "3 days"} {
+		if got := took(d); got != want {
+			t.Errorf("%v is written %q, want %q", d, got, want)
+		}
+	}
+	if got := count(1234567); got != "1\u202f234\u202f567" {
+		t.Errorf("count %q", got)
+	}
+}
+
+func TestQuantiles(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "h", Buckets: []float64{1, 2, 4}})
+	reg.MustRegister(h)
+	if got := quantiles(reg, 0.99, "h"); len(got) != 0 {
+		t.Fatalf("of nothing: %v", got)
+	}
+	for range 100 {
+		h.Observe(1.5)
+	}
+	if got := quantiles(reg, 0.5, "h")["h"]; got != 1500*time.Millisecond {
+		t.Fatalf("half below %v", got)
+	}
+	h.Observe(100)
+	if got := quantiles(reg, 1, "h")["h"]; got != 4*time.Second {
+		t.Fatalf("above the last bound: %v", got)
+	}
+}
+
+// Bars are drawn within the drawing, whatever the numbers are.
+func TestHistogram(t *testing.T) {
+	h := &histogram{Step: time.Hour}
+	h.draw([]archive.CountBucket{{CountRow: archive.CountRow{Accepted: 1_000_000, Rejected: 1, Challenge: 1}}, {}, {CountRow: archive.CountRow{Rejected: 1}}}, "source=x")
+	for i, b := range h.Bars {
+		if b.AcceptedY < 0 || b.ChallengeY < 0 || b.RejectedY < 0 || b.AcceptedH+b.ChallengeH+b.RejectedH > histogramHeight {
+			t.Errorf("bar %d: %+v", i, b)
+		}
+		if b.Rejected > 0 && b.RejectedH == 0 {
+			t.Errorf("bar %d hides a refusal", i)
+		}
+	}
+	if !strings.HasPrefix(h.Bars[0].Href, "/?source=x&from=") {
+		t.Errorf("href %s", h.Bars[0].Href)
+	}
+	for _, length := range []time.Duration{time.Minute, time.Hour, 24 * time.Hour, 90 * 24 * time.Hour, 10 * 365 * 24 * time.Hour} {
+		if step := stepFor(length); length/step > widestHistogram || step%time.Minute != 0 {
+			t.Errorf("%v in steps of %v", length, step)
+		}
+	}
+}

@@ -1,0 +1,118 @@
+package admin
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+)
+
+// State is how the gateway is, as the overview shows it.
+type State struct {
+	ArchiveBytes    int64
+	QuarantineBytes int64
+	DiskFree        uint64
+	DiskFull        bool      // at its reserve: deliveries are answered 503
+	Failing         string    // why nothing can be written; "" when it can
+	Oldest          time.Time // of what is kept
+	Damage          []string
+	IndexLag        uint64
+	SampledAway     []SampledAway
+
+	Sink        bool   // one is configured
+	SinkState   string // live, or what publishing waits for
+	Unpublished int
+	OldestFor   time.Duration // how long the oldest of them has waited
+	Held        int
+	Blocked     map[string]string // topic: reason
+
+	Redis     bool // is used
+	RedisAway bool
+	KafkaAway bool
+
+	ConfigError string // why a changed configuration is not in force
+	Unknown     []UnknownPath
+}
+
+// SampledAway are refusals of one source and reason that were counted and not kept.
+type SampledAway struct {
+	Source, Reason string
+	Count          uint64
+}
+
+// UnknownPath is a path that was called and belongs to no source.
+type UnknownPath struct {
+	Path, Method, Address, UserAgent string
+	Count                            uint64
+	Last                             time.Time
+}
+
+// Secret is a credential of a source, by its name and fingerprint.
+type Secret struct {
+	Name        string     `json:"name"`
+	Fingerprint string     `json:"fingerprint"`
+	Since       *time.Time `json:"since,omitempty"` // when this gateway first saw it in its configuration
+}
+
+// Setup says how a source is set up at its provider.
+type Setup struct {
+	URL          string   // what the provider is to call
+	Help         string   // where that is entered, and where the secret is found
+	Docs         string   // the provider's own documentation
+	Verification []string // how its deliveries are verified
+	Samples      []string // types of test events that can be sent
+}
+
+// Sent is what became of a test event.
+type Sent struct {
+	Delivery string // its id
+	Status   int    // of the answer
+}
+
+// Helper helps to set sources up: what to enter at the provider, and a signed test event
+// that comes in as the provider's would.
+type Helper interface {
+	Setup(ctx context.Context, source string) (Setup, error)
+	SendTest(ctx context.Context, source, typ, by string) (Sent, error)
+}
+
+// quantiles reads some histograms without labels: the value below which the share q of all
+// since the start was.
+func quantiles(g prometheus.Gatherer, q float64, names ...string) map[string]time.Duration {
+	out := map[string]time.Duration{}
+	if g == nil {
+		return out
+	}
+	families, err := g.Gather()
+	if err != nil && len(families) == 0 {
+		return out
+	}
+	for _, f := range families {
+		for _, name := range names {
+			if f.GetName() == name && len(f.GetMetric()) == 1 {
+				if h := f.GetMetric()[0].GetHistogram(); h.GetSampleCount() > 0 {
+					out[name] = quantile(h, q)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// quantile interpolates within the bucket, as Prometheus does.
+func quantile(h *dto.Histogram, q float64) time.Duration {
+	rank, below, from := q*float64(h.GetSampleCount()), 0.0, 0.0
+	for _, b := range h.GetBucket() {
+		upTo := float64(b.GetCumulativeCount())
+		if upTo >= rank {
+			share := 1.0
+			if upTo > below {
+				share = (rank - below) / (upTo - below)
+			}
+			return time.Duration((from + (b.GetUpperBound()-from)*share) * float64(time.Second))
+		}
+		below, from = upTo, b.GetUpperBound()
+	}
+	return time.Duration(from * float64(time.Second)) // above the last bound: at least that
+}
