@@ -63,6 +63,12 @@ type Options struct {
 	// Keep gives the lowest seq that is still needed; retention removes nothing at or
 	// above it. May be set later by SetKeep.
 	Keep func() uint64
+	// Waiting lists the deliveries with seqs from..to that have no final outcome; with
+	// QuarantineBit in both those that were released and have none. What is listed is
+	// never removed: it is copied forward when its segment is due. ok is false while it is
+	// not known; then nothing is removed that Keep does not let go. May be set later by
+	// SetWaiting.
+	Waiting func(from, to uint64) (seqs []uint64, ok bool)
 	// PendingSink says whether a sink is configured. While it does and Keep is not set,
 	// retention removes nothing.
 	PendingSink func() bool
@@ -143,7 +149,11 @@ type Archive struct {
 	damage     damageLog
 
 	keep      atomic.Pointer[func() uint64]
+	waiting   atomic.Pointer[func(from, to uint64) ([]uint64, bool)]
 	retaining sync.Mutex // one retention at a time
+	// releasing is held for reading while a release is promised, and alone by retention
+	// while it removes refused deliveries. It comes after retaining.
+	releasing sync.RWMutex
 	diskFree  atomic.Uint64
 	closed    atomic.Bool
 
@@ -162,6 +172,11 @@ type Archive struct {
 // SetKeep sets what Options.Keep says.
 func (a *Archive) SetKeep(keep func() uint64) { a.keep.Store(&keep) }
 
+// SetWaiting sets what Options.Waiting says.
+func (a *Archive) SetWaiting(waiting func(from, to uint64) ([]uint64, bool)) {
+	a.waiting.Store(&waiting)
+}
+
 // Append stores an accepted delivery or a challenge and returns after a sync covers it.
 // It sets d.ID whatever happens, and d.Seq when the delivery is stored. ErrFull,
 // ErrBusy, ErrUnavailable and ErrClosed mean 503.
@@ -177,8 +192,19 @@ func (a *Archive) Append(d *Delivery) error {
 // It sets their Seq. After an error some of them may be stored.
 func (a *Archive) AppendOutcomes(os []Outcome) error { return a.log.appendAll(os, nil) }
 
-// AppendMarker stores a marker and returns after a sync covers it. It sets m.Seq.
-func (a *Archive) AppendMarker(m *Marker) error { return a.log.appendAll(nil, m) }
+// AppendMarker stores a marker and returns after a sync covers it. It sets m.Seq. A
+// release of what is not there (any more) is refused with ErrNotFound; where it is taken,
+// retention leaves the delivery alone from then on.
+func (a *Archive) AppendMarker(m *Marker) error {
+	if m.Kind == ReleaseMarker {
+		a.releasing.RLock()
+		defer a.releasing.RUnlock()
+		if _, err := a.Get(m.Key); err != nil {
+			return fmt.Errorf("release delivery %s: %w", m.Key, err)
+		}
+	}
+	return a.log.appendAll(nil, m)
+}
 
 // NewReader reads the log from a seq on; 0 or 1 is its beginning. The reader must be
 // closed.

@@ -75,31 +75,61 @@ func Walk(dir string, rejected bool, f func(Record) error) error {
 	if rejected {
 		kind = logQuarantine
 	}
+	w := &walker{f: f}
+	for range walkAgain {
+		again, err := w.log(dir, kind)
+		if err != nil || !again {
+			return err
+		}
+	}
+	return fmt.Errorf("read archive %s: its segments change faster than they can be read", dir)
+}
+
+// walkAgain is how often a walk beside a running gateway begins anew where the segments
+// that it knew have become others. Each time it has got further.
+const walkAgain = 1000
+
+// walker gives the records of a log once and in order.
+type walker struct {
+	f    func(Record) error
+	last uint64 // highest seq given
+}
+
+// log walks through a log. Again: a segment was thinned meanwhile, into one that has
+// another's name; what was given is not given a second time.
+func (w *walker) log(dir string, kind uint8) (again bool, err error) {
 	r, err := lookAt(OS(), dir, kind)
 	if err != nil {
-		return fmt.Errorf("read archive %s: %w", dir, err)
+		return false, fmt.Errorf("read archive %s: %w", dir, err)
 	}
 	for i, seg := range r.segs {
 		last := seg.head.first
 		if i+1 < len(r.segs) {
 			last = r.segs[i+1].head.first - 1
+			if last <= w.last {
+				continue
+			}
 		}
-		if err := walkSegment(seg, i+1 == len(r.segs), last, f); err != nil {
-			return err
+		again, err := w.segment(seg, i+1 == len(r.segs), last)
+		if again || err != nil {
+			return again, err
 		}
 	}
-	return nil
+	return false, nil
 }
 
-func walkSegment(seg *segment, newest bool, last uint64, f func(Record) error) error {
+func (w *walker) segment(seg *segment, newest bool, last uint64) (again bool, err error) {
 	file, err := seg.acquire()
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // retention was faster
+		return w.thinnedAway(seg), nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer seg.release()
+	if h, err := readHeader(file); err == nil && h.tag != seg.head.tag {
+		return h.thin.end > 0, nil
+	}
 	if newest {
 		seg.end.Store(scanTail(file, seg, nil).synced)
 	}
@@ -107,48 +137,75 @@ func walkSegment(seg *segment, newest bool, last uint64, f func(Record) error) e
 	sc := seg.scan(file, segmentHead)
 	sc.salvage = true
 	var dec payloadReader
-	again := true
+	fresh := true
 	for {
 		from := sc.off
 		it, err := sc.next()
 		if errors.Is(err, io.EOF) {
-			return nil
+			return false, nil
 		}
 		if err != nil {
-			return err
+			return false, err
 		}
-		if !it.isFrame() && again {
+		if !it.isFrame() && fresh {
 			// The file may have become another segment's; then its name has another file.
-			again = false
+			fresh = false
 			if f, err := openSegment(seg.fs, seg.path, seg.blocks); err == nil {
 				defer f.Close()
-				fresh := seg.scan(f, from)
-				fresh.salvage, fresh.seq = true, sc.seq
-				sc = fresh
+				if h, err := readHeader(f); err == nil && h.tag != seg.head.tag && h.thin.end > 0 {
+					return true, nil
+				}
+				next := seg.scan(f, from)
+				next.salvage, next.seq = true, sc.seq
+				sc = next
 				continue
 			}
 		}
-		var rec Record
-		switch {
-		case !it.isFrame():
-			e := &CorruptError{Segment: seg.name, SegmentNo: seg.head.tag.number, Offset: it.region.off, Size: it.region.size,
-				FirstSeq: max(sc.seq+1, seg.lowest()), LastSeq: max(last, sc.seq+1), Reason: it.region.why}
-			if fr, why, err := sc.frameAt(sc.off); err == nil && why == "" {
-				e.LastSeq = fr.seq - 1
-			}
-			rec = Record{Seq: e.LastSeq, Corrupt: e}
-		case !it.frame.typ.record():
+		rec, ok := walked(j, seg, sc, &dec, it, last)
+		if !ok || rec.Seq <= w.last {
 			continue
-		default:
-			if rec, err = dec.record(it.frame); err != nil {
-				rec = Record{Seq: it.frame.seq, Corrupt: fmt.Errorf("%w: seq=%d: %w", ErrCorrupt, it.frame.seq, err)}
-			}
-			j.mark(&rec)
 		}
-		if err := f(rec); err != nil {
-			return err
+		w.last = rec.Seq
+		if err := w.f(rec); err != nil {
+			return false, err
 		}
 	}
+}
+
+// thinnedAway says whether what a segment held may stand in another now: where retention
+// took all of it, the segments before it are gone too.
+func (w *walker) thinnedAway(seg *segment) bool {
+	names, err := seg.fs.List(filepath.Dir(seg.path))
+	if err != nil {
+		return false
+	}
+	for _, name := range names {
+		if first, ok := parseSegmentName(name); ok {
+			return first < seg.head.first
+		}
+	}
+	return false
+}
+
+// walked makes a record of what a walk found; false where it is none.
+func walked(j *journal, seg *segment, sc *scanner, dec *payloadReader, it scanItem, last uint64) (Record, bool) {
+	if !it.isFrame() {
+		e := &CorruptError{Segment: seg.name, SegmentNo: seg.head.tag.number, Offset: it.region.off, Size: it.region.size,
+			FirstSeq: max(sc.seq+1, seg.lowest()), LastSeq: max(last, sc.seq+1), Reason: it.region.why}
+		if fr, why, err := sc.frameAt(sc.off); err == nil && why == "" {
+			e.LastSeq = fr.seq - 1
+		}
+		return Record{Seq: e.LastSeq, Corrupt: e}, true
+	}
+	if !it.frame.typ.record() {
+		return Record{}, false
+	}
+	rec, err := dec.record(it.frame)
+	if err != nil {
+		rec = Record{Seq: it.frame.seq, Corrupt: fmt.Errorf("%w: seq=%d: %w", ErrCorrupt, it.frame.seq, err)}
+	}
+	j.mark(&rec)
+	return rec, true
 }
 
 // errLookOnly is what a check gets for every change.
@@ -354,7 +411,12 @@ func (c *segmentCheck) scan(seg, next *segment, f File, damage func(string, ...a
 	if next != nil || c.sealed {
 		checkFooter(seg, f, damage)
 	}
-	if next != nil && next.head.archive != 0 && next.head.pred.number == seg.head.tag.number && len(c.found) == 0 && digest != next.head.pred.digest {
+	switch {
+	case len(c.found) > 0:
+	case seg.head.thin.end > 0 && digest != seg.head.thin.digest:
+		damage("its records are not those that were written: digest %08x, its header says %08x", digest, seg.head.thin.digest)
+	case seg.head.thin.end > 0:
+	case next != nil && next.head.archive != 0 && next.head.pred.number == seg.head.tag.number && digest != next.head.pred.digest:
 		damage("its records are not those that were written: digest %08x, its successor says %08x", digest, next.head.pred.digest)
 	}
 }

@@ -55,6 +55,9 @@ func Open(dir string, o Options) (*Archive, error) {
 	if o.Keep != nil {
 		a.SetKeep(o.Keep)
 	}
+	if o.Waiting != nil {
+		a.SetWaiting(o.Waiting)
+	}
 	if err := a.prepare(); err != nil {
 		return nil, err
 	}
@@ -253,6 +256,10 @@ func (a *Archive) openIndex() error {
 	x.readyAt.Store(a.Synced() + 1)
 	x.forget(logMain, a.log.first())
 	x.forget(logQuarantine, a.quarantine.log.first())
+	a.runLater(func() {
+		a.catchUpThinned(a.log)
+		a.catchUpThinned(a.quarantine.log)
+	})
 	ctx, cancel := context.WithCancel(context.Background())
 	a.unfollow = cancel
 	for kind, j := range []*journal{a.log, a.quarantine.log} {

@@ -193,6 +193,9 @@ func (r *Reader) item(it scanItem) (Record, bool) {
 	if !f.typ.record() {
 		return Record{}, false
 	}
+	if f.seq <= r.last {
+		return Record{}, false // given before the segment was thinned into another
+	}
 	r.last = f.seq
 	if f.seq < r.from {
 		return Record{}, false
@@ -247,8 +250,7 @@ func (r *Reader) open() (bool, error) {
 	}
 	f, err := seg.acquire()
 	if errors.Is(err, errGone) {
-		r.seg = seg // what comes after it
-		return true, nil
+		return true, nil // removed or thinned: it is not in the list any more
 	}
 	if err != nil {
 		r.failures++
