@@ -152,6 +152,7 @@ func (p *program) buildForward(conf *config.Config, reg *prometheus.Registry) er
 		return err
 	}
 	p.archive.SetKeep(p.pump.Keep)
+	p.archive.SetWaiting(p.pump.Waiting)
 	return p.applyPaused(nil, conf)
 }
 

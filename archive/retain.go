@@ -102,7 +102,9 @@ func (a *Archive) retire(j *journal, rule keepRule, prev, seg, next *segment) (f
 		return false, errUnknown
 	}
 	now := a.o.Now()
-	if prev != nil && (seg.whole || now.Before(seg.thinAt)) {
+	small := prev.smallThinned(j.o.SegmentBytes/2) && seg.smallThinned(j.o.SegmentBytes/2-prev.size.Load())
+	rests := seg.whole || now.Before(seg.thinAt) && !small
+	if prev != nil && rests {
 		return false, nil
 	}
 	bit := j.seqBit()
@@ -117,15 +119,15 @@ func (a *Archive) retire(j *journal, rule keepRule, prev, seg, next *segment) (f
 	if prev == nil && len(waits) == 0 && len(released) == 0 {
 		return true, a.discard(j, seg, next)
 	}
-	if seg.whole || now.Before(seg.thinAt) {
+	if rests {
 		return false, nil
 	}
-	if !seg.worthThinning(len(waits)) {
+	if !small && !seg.worthThinning(len(waits)) {
 		seg.thinAt = now.Add(thinRest)
 		return false, nil
 	}
 	parts := []*segment{seg}
-	if prev != nil && prev.head.thin.end > 0 && !prev.whole && 2*prev.size.Load() <= j.o.SegmentBytes {
+	if prev.smallThinned(j.o.SegmentBytes / 2) {
 		more, ok := rule.waits(prev.head.first|bit, (seg.head.first-1)|bit)
 		if !ok {
 			return false, errUnknown
@@ -168,6 +170,11 @@ func (s *segment) worthThinning(n int) bool {
 	defer s.mu.Unlock()
 	// Outcomes are smaller than deliveries, so this is the least that would stay.
 	return s.tally.count == 0 || uint64(4*n) <= 3*s.tally.count
+}
+
+// smallThinned says whether s is a thinned segment that others may be put to.
+func (s *segment) smallThinned(most int64) bool {
+	return s != nil && s.head.thin.end > 0 && !s.whole && s.size.Load() <= most
 }
 
 func (a *Archive) discard(j *journal, seg, next *segment) error {

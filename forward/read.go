@@ -132,6 +132,9 @@ func (p *Pump) readReleased(m *archive.Marker) []*parcel {
 	d, err := p.o.Archive.Get(m.Key)
 	if err != nil {
 		p.log.Error("released delivery cannot be read", zap.String("delivery", m.Key), zap.Error(err))
+		if seq, ok := archive.SeqOf(m.Key); ok {
+			p.led.Load().withdraw(seq)
+		}
 		return nil
 	}
 	if d.Verdict == archive.Accepted {
