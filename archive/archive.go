@@ -60,6 +60,9 @@ type Options struct {
 	Now     func() time.Time
 	NoIndex bool // no index is opened: queries and evidence are not there
 	NoPack  bool // sealed segments stay as they are
+	// Encryption seals what is written from now on; what is there already stays as it is.
+	// Once an archive has a keyring it does not open without. nil: nothing is encrypted.
+	Encryption *Encryption
 	// Keep gives the lowest seq that is still needed; retention removes nothing at or
 	// above it. May be set later by SetKeep.
 	Keep func() uint64
@@ -140,6 +143,7 @@ type Archive struct {
 	zap        *zap.Logger
 	lock       io.Closer
 	state      *State
+	keys       *Keys // nil: nothing is encrypted
 	log        *journal
 	quarantine *quarantine
 	index      *index
@@ -184,13 +188,40 @@ func (a *Archive) Append(d *Delivery) error {
 	if d.Verdict != Accepted && d.Verdict != Challenge {
 		return fmt.Errorf("a delivery with verdict %s is not for the log", d.Verdict)
 	}
+	if err := a.ready(d); err != nil {
+		return err
+	}
 	return a.log.append(d)
+}
+
+// ready makes sure that a delivery can be sealed.
+func (a *Archive) ready(d *Delivery) error {
+	if a.keys == nil {
+		return nil
+	}
+	if d.ReceivedAt.IsZero() {
+		d.ReceivedAt = a.o.Now()
+	}
+	if err := a.keys.ready(d.Source, d.ReceivedAt.UnixNano()); err != nil {
+		a.log.nameOnly(d)
+		return err
+	}
+	return nil
 }
 
 // AppendOutcomes stores outcomes, in order, and returns after a sync covers them all:
 // the next delivery's, or after a few milliseconds one of their own.
 // It sets their Seq. After an error some of them may be stored.
-func (a *Archive) AppendOutcomes(os []Outcome) error { return a.log.appendAll(os, nil) }
+func (a *Archive) AppendOutcomes(os []Outcome) error {
+	if a.keys != nil {
+		for i := range os {
+			if err := a.keys.ready(os[i].Source, os[i].At.UnixNano()); err != nil {
+				return err
+			}
+		}
+	}
+	return a.log.appendAll(os, nil)
+}
 
 // AppendMarker stores a marker and returns after a sync covers it. It sets m.Seq. A
 // release of what is not there (any more) is refused with ErrNotFound; where it is taken,

@@ -39,7 +39,13 @@ type Stat struct {
 // damaged. It takes no lock and changes nothing: it works beside a running gateway and
 // on a copy. An error means that it could not look.
 func Check(dir string, w io.Writer) (CheckResult, error) {
-	res, err := check(OS(), dir)
+	return CheckWith(dir, nil, w)
+}
+
+// CheckWith is Check with the keys of an encrypted archive (OpenKeys): the seals are
+// verified too. Without them everything else is.
+func CheckWith(dir string, keys *Keys, w io.Writer) (CheckResult, error) {
+	res, err := check(OS(), dir, keys)
 	if err != nil {
 		return res, fmt.Errorf("check archive %s: %w", dir, err)
 	}
@@ -60,7 +66,7 @@ func Check(dir string, w io.Writer) (CheckResult, error) {
 
 // ReadStat counts what is in the archive in dir, beside a running gateway or on a copy.
 func ReadStat(dir string) (Stat, error) {
-	res, err := check(OS(), dir)
+	res, err := check(OS(), dir, nil)
 	if err != nil {
 		return Stat{}, fmt.Errorf("read archive %s: %w", dir, err)
 	}
@@ -71,11 +77,17 @@ func ReadStat(dir string) (Stat, error) {
 // returns an error; damaged ones as Record.Corrupt. Like Check it only looks, and it
 // goes as far as the newest segment is known to be synced.
 func Walk(dir string, rejected bool, f func(Record) error) error {
+	return WalkWith(dir, nil, rejected, f)
+}
+
+// WalkWith is Walk with the keys of an encrypted archive (OpenKeys). Without them its
+// deliveries are given as Corrupt, and of its outcomes what stands in the clear.
+func WalkWith(dir string, keys *Keys, rejected bool, f func(Record) error) error {
 	kind := uint8(logMain)
 	if rejected {
 		kind = logQuarantine
 	}
-	w := &walker{f: f}
+	w := &walker{f: f, keys: keys}
 	for range walkAgain {
 		again, err := w.log(dir, kind)
 		if err != nil || !again {
@@ -92,6 +104,7 @@ const walkAgain = 1000
 // walker gives the records of a log once and in order.
 type walker struct {
 	f    func(Record) error
+	keys *Keys
 	last uint64 // highest seq given
 }
 
@@ -136,7 +149,7 @@ func (w *walker) segment(seg *segment, newest bool, last uint64) (again bool, er
 	j := &journal{o: journalOptions{Kind: seg.head.log}}
 	sc := seg.scan(file, segmentHead)
 	sc.salvage = true
-	var dec payloadReader
+	dec := payloadReader{keys: w.keys}
 	fresh := true
 	for {
 		from := sc.off
@@ -201,6 +214,9 @@ func walked(j *journal, seg *segment, sc *scanner, dec *payloadReader, it scanIt
 		return Record{}, false
 	}
 	rec, err := dec.record(it.frame)
+	if erased := (*ErasedError)(nil); errors.As(err, &erased) {
+		return Record{Seq: it.frame.seq, Corrupt: j.markErased(erased)}, true
+	}
 	if err != nil {
 		rec = Record{Seq: it.frame.seq, Corrupt: fmt.Errorf("%w: seq=%d: %w", ErrCorrupt, it.frame.seq, err)}
 	}
@@ -260,7 +276,7 @@ func lookAt(disk FS, dir string, kind uint8) (*recovery, error) {
 	return r, nil
 }
 
-func check(disk FS, dir string) (CheckResult, error) {
+func check(disk FS, dir string, keys *Keys) (CheckResult, error) {
 	var res CheckResult
 	if _, err := disk.List(filepath.Join(dir, segmentsDir)); err != nil {
 		return res, fmt.Errorf("it is no archive: %w", err)
@@ -273,6 +289,7 @@ func check(disk FS, dir string) (CheckResult, error) {
 		return res, err
 	}
 	res.add("", found)
+	res.add("", checkKeyring(lookFS{disk}, dir))
 	for _, kind := range []uint8{logMain, logQuarantine} {
 		r, err := lookAt(disk, dir, kind)
 		if err == nil && len(r.findings) > 0 { // a segment may have come or gone at that moment
@@ -282,6 +299,7 @@ func check(disk FS, dir string) (CheckResult, error) {
 		if err != nil {
 			return res, err
 		}
+		r.keys = keys
 		for i, seg := range r.segs {
 			var next *segment
 			if i+1 < len(r.segs) {
@@ -321,10 +339,10 @@ type segmentCheck struct {
 // checkSegment reads every record of a segment. What looks damaged is looked at again:
 // the file may have been written, or given to another segment, while it was read.
 func checkSegment(r *recovery, seg, next *segment, stat *Stat) {
-	c := lookSegment(seg, next)
+	c := lookSegment(seg, next, r.keys)
 	if len(c.found) > 0 {
 		time.Sleep(secondLook)
-		c = lookSegment(seg, next)
+		c = lookSegment(seg, next, r.keys)
 	}
 	if c.gone {
 		r.note(seg.name, "was removed while the check ran")
@@ -334,7 +352,7 @@ func checkSegment(r *recovery, seg, next *segment, stat *Stat) {
 	stat.add(&c.stat)
 }
 
-func lookSegment(seg, next *segment) (c segmentCheck) {
+func lookSegment(seg, next *segment, keys *Keys) (c segmentCheck) {
 	damage := func(format string, args ...any) {
 		c.found = append(c.found, finding{file: seg.name, text: fmt.Sprintf(format, args...), damage: true})
 	}
@@ -372,15 +390,16 @@ func lookSegment(seg, next *segment) (c segmentCheck) {
 			c.sealed = true
 		}
 	}
-	c.scan(seg, next, f, damage)
+	c.scan(seg, next, f, keys, damage)
 	return c
 }
 
-func (c *segmentCheck) scan(seg, next *segment, f File, damage func(string, ...any)) {
+func (c *segmentCheck) scan(seg, next *segment, f File, keys *Keys, damage func(string, ...any)) {
 	sc := seg.scan(f, segmentHead)
 	sc.salvage = true
 	var digest uint32
-	var dec payloadReader
+	// Without a key the part in the clear is read.
+	dec, locked := payloadReader{keys: keys}, payloadReader{skimDeliveries: true, skimOutcomes: true}
 	c.stat.segment(seg)
 	for {
 		it, err := sc.next()
@@ -402,6 +421,9 @@ func (c *segmentCheck) scan(seg, next *segment, f File, damage func(string, ...a
 			digest = digestFrame(digest, head)
 		}
 		rec, err := dec.record(it.frame)
+		if erased := (*ErasedError)(nil); errors.Is(err, errLocked) || errors.As(err, &erased) {
+			rec, err = locked.record(it.frame)
+		}
 		if err != nil {
 			damage("record seq=%d at offset %d: %v", it.frame.seq, it.frame.off, err)
 			continue

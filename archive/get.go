@@ -84,8 +84,11 @@ func (j *journal) find(seg *segment, sc *scanner, seq uint64) (Record, error) {
 }
 
 func (j *journal) decode(seg *segment, f frame) (Record, error) {
-	var dec payloadReader
+	dec := payloadReader{keys: j.o.Keys}
 	rec, err := dec.record(f)
+	if erased := (*ErasedError)(nil); errors.As(err, &erased) {
+		return Record{}, j.markErased(erased)
+	}
 	if err != nil {
 		e := &CorruptError{Segment: seg.name, SegmentNo: seg.head.tag.number, Offset: f.off, Size: f.size,
 			FirstSeq: f.seq, LastSeq: f.seq, Reason: err.Error()}
@@ -144,7 +147,7 @@ func (j *journal) pending(seq uint64) (Record, error) {
 	if why != "" {
 		return Record{}, fmt.Errorf("BUG: record seq=%d of segment number %d in memory: %s", seq, tag.number, why)
 	}
-	var dec payloadReader
+	dec := payloadReader{keys: j.o.Keys}
 	rec, err := dec.record(f)
 	if err != nil {
 		return Record{}, err

@@ -241,6 +241,9 @@ func (x *index) open() (err error) {
 	return nil
 }
 
+// removeIndex throws an index away; the next start rebuilds it.
+func removeIndex(dir string) error { return vfs.Default.RemoveAll(dir) }
+
 // rebuildName is left in the directory when the index failed in use: files that open
 // may still be damaged.
 const rebuildName = "REBUILD"

@@ -61,6 +61,8 @@ type recovery struct {
 	floor      uint64 // number of the oldest segment that retention kept
 	head       segmentNote
 	look       bool          // nothing is repaired
+	keyed      bool          // there is a keyring
+	keys       *Keys         // of a check
 	carry      []carried     // what the next segment begins with
 	unsealed   *segment      // the newest one of the last life; may be sealed when there is a next
 	markers    func(*Marker) // sees the markers of what is scanned
@@ -83,11 +85,11 @@ func (r *recovery) run() error {
 	if err != nil {
 		return fmt.Errorf("list %s: %w", r.dir, err)
 	}
-	for _, name := range names {
-		r.leftover(name)
-	}
 	if err := r.readHeaders(names); err != nil {
 		return err
+	}
+	for _, name := range names {
+		r.leftover(name)
 	}
 	r.chain()
 	r.bounds()
@@ -128,6 +130,9 @@ func (r *recovery) readHeaders(names []string) error {
 			r.damage(name, "cannot be read as a segment: %v", err)
 			r.skipped(first)
 			continue
+		}
+		if seg.head.sealed && !r.keyed && !r.look {
+			return fmt.Errorf("segment %s is encrypted: %w: there is none; put it back from a backup", r.path(name), ErrKeyring)
 		}
 		r.segs = append(r.segs, seg)
 	}

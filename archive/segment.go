@@ -24,7 +24,7 @@ import (
 //	10     1    log: 0 deliveries, 1 quarantine, 2 cursors
 //	11     1    flags: bit 0 = the predecessor is poisoned: a write or sync of it failed;
 //	            bit 1 = the file was another segment before, and still holds its bytes;
-//	            bit 2 = thinned (version 3)
+//	            bit 2 = thinned (version 3); bit 3 = it has sealed records (version 3)
 //	12     4    0
 //	16     8    number of the segment, never given twice
 //	24     8    salt, random
@@ -47,8 +47,8 @@ import (
 // newest, and is scanned when the archive opens.
 //
 // Some time after it was sealed a segment is compressed: format version 2, see pack.go.
-// When it is due and something in it still waits, it is thinned: format version 3, see
-// thin.go. A file has the lowest version that says what it is.
+// When it is due and something in it still waits, it is thinned (thin.go), and where the
+// archive is encrypted its records are sealed (seal.go): format version 3. A file has the lowest version that says what it is.
 const (
 	segmentMagic   = "PENSTOCK"
 	segmentVersion = 1
@@ -80,6 +80,7 @@ type segmentHeader struct {
 	syncedTo int64
 	pack     packing
 	thin     thinning
+	sealed   bool // it has sealed records
 }
 
 type predecessor struct {
@@ -105,6 +106,10 @@ func (h *segmentHeader) block() []byte {
 	}
 	if h.recycled {
 		b[11] |= fileRecycled
+	}
+	if h.sealed {
+		le.PutUint16(b[8:], thinnedVersion)
+		b[11] |= segmentSealed
 	}
 	if h.thin.end > 0 {
 		le.PutUint16(b[8:], thinnedVersion)
@@ -138,7 +143,7 @@ func parseHeader(b []byte) (segmentHeader, error) {
 	}
 	v := le.Uint16(b[8:])
 	if v < segmentVersion || v > thinnedVersion || v > segmentVersion && b[10] == logCursors {
-		return segmentHeader{}, fmt.Errorf("%w %d, this program reads %d and, of packed and thinned segments, %d and %d",
+		return segmentHeader{}, fmt.Errorf("%w %d, this program reads %d and, of packed and of thinned or sealed segments, %d and %d",
 			errVersion, v, segmentVersion, packedVersion, thinnedVersion)
 	}
 	if first := le.Uint64(b[40:]); first == 0 || first > maxSeq {
@@ -147,6 +152,7 @@ func parseHeader(b []byte) (segmentHeader, error) {
 	h := segmentHeader{
 		log:      b[10],
 		recycled: b[11]&fileRecycled != 0,
+		sealed:   b[11]&segmentSealed != 0,
 		tag:      tag{number: le.Uint64(b[16:]), salt: le.Uint64(b[24:])},
 		archive:  le.Uint64(b[32:]),
 		first:    le.Uint64(b[40:]),

@@ -252,7 +252,8 @@ func (t *thinner) keeps(seq uint64, rec *Record) bool {
 func (t *thinner) write() (err error) {
 	first, last := &t.parts[0].head, &t.parts[len(t.parts)-1].head
 	t.head = segmentHeader{log: first.log, tag: tag{number: last.tag.number, salt: rand.Uint64()}, archive: first.archive,
-		first: first.first, created: first.created, pred: first.pred}
+		first: first.first, created: first.created, pred: first.pred,
+		sealed: slices.ContainsFunc(t.parts, func(p *segment) bool { return p.head.sealed })}
 	if t.out, err = t.j.o.FS.Create(t.tmp); err != nil {
 		return err
 	}
@@ -265,6 +266,7 @@ func (t *thinner) write() (err error) {
 		}
 		start := t.b.begin()
 		t.b.buf = append(t.b.buf, f.payload...)
+		t.b.buf[start+37] = f.flags
 		endFrame(t.b.buf[start:], 0, t.head.tag, f.seq, segmentHead, f.typ)
 		t.b.add(start, f.seq, recordTime(f.payload))
 		if len(t.b.buf) < thinChunk {

@@ -463,7 +463,7 @@ func thinCrash(base *crashFS, held []*Delivery, p *pumped, c *clock, n int, seed
 	}
 	o.FS = disk
 	for life := range 2 {
-		if res, err := check(disk, worldDir); err != nil || !res.Sound() {
+		if res, err := check(disk, worldDir, nil); err != nil || !res.Sound() {
 			return done, hit, fmt.Errorf("check in life %d: %w %q", life, err, res.Damage)
 		}
 		a, err = Open(worldDir, o)
