@@ -44,6 +44,13 @@ func (p *pumped) waiting(from, to uint64) (list []uint64, ok bool) {
 	return list, !p.blind
 }
 
+// see says whether the pump knows what waits.
+func (p *pumped) see(sees bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.blind = !sees
+}
+
 func (p *pumped) add(seq uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -122,12 +129,12 @@ func testThin(t *testing.T, noPack bool) {
 		eventually(t, "packed", func() bool { n, done := packed(a); return n > 0 && done })
 	}
 	before := a.log.bytes.Load()
-	p.blind = true
+	p.see(false)
 	a.retain()
 	if a.log.bytes.Load() != before {
 		t.Fatal("something was removed while nobody knew what waits")
 	}
-	p.blind = false
+	p.see(true)
 	for life := range 3 {
 		eventually(t, "the index", func() bool { return a.Indexed() >= a.Synced() })
 		a.retain()
@@ -206,35 +213,60 @@ func TestThinnedOutcomesStay(t *testing.T) {
 	c, p := newClock(), new(pumped)
 	a := mustOpen(t, t.TempDir(), Options{NoIndex: true, NoPack: true, SegmentBytes: minSegmentBytes, Now: c.now,
 		Retention: Retention{Age: time.Hour}, Keep: p.keep, Waiting: p.waiting})
-	held, _ := thinFill(t, a, p, c, 200)
-	c.add(2 * time.Hour)
-	a.retain()
-	// One in ten is done: not worth another file. Its outcome comes in a segment that goes.
-	done := held[5]
-	if err := a.AppendOutcomes(outcomeOf(done, Published)); err != nil {
-		t.Fatal(err)
-	}
-	p.done(done.Seq)
-	for n := range 40 {
-		d := kb(testDelivery(10_000+n), 1)
+	var held []*Delivery
+	small := func(n int, kind OutcomeKind) *Delivery {
+		d := testDelivery(n)
+		d.Body = make([]byte, 100)
 		mustAppend(t, a, d)
-		if err := a.AppendOutcomes(outcomeOf(d, Published)); err != nil {
+		if kind == Held {
+			p.add(d.Seq)
+			held = append(held, d)
+		}
+		if err := a.AppendOutcomes(outcomeOf(d, kind)); err != nil {
 			t.Fatal(err)
 		}
-		c.add(time.Minute)
+		c.add(time.Second)
+		return d
 	}
+	p.see(false)
+	for n := range 400 {
+		small(n, []OutcomeKind{Published, Held}[n%2])
+	}
+	p.see(true)
+	c.add(2 * time.Hour)
+	a.retain()
+	// Of each file some are done, too few to make another. Their outcomes stand in segments
+	// that go.
+	done := map[uint64]bool{}
+	for i := 5; i < len(held); i += 12 {
+		if err := a.AppendOutcomes(outcomeOf(held[i], Published)); err != nil {
+			t.Fatal(err)
+		}
+		p.done(held[i].Seq)
+		done[held[i].Seq] = true
+	}
+	for n := range 200 {
+		small(1000+n, Published)
+	}
+	stayed := 0
 	for range 6 {
 		c.add(2 * time.Hour)
 		a.retain()
 		ds, os := inLog(t, a)
-		if ds[done.Seq] != nil && os[done.Seq] != Published {
-			t.Fatalf("seq=%d is still there, and its outcome is %q", done.Seq, os[done.Seq])
-		}
 		for _, d := range held {
-			if d != done && (ds[d.Seq] == nil || os[d.Seq] != Held) {
+			switch {
+			case !done[d.Seq] && (ds[d.Seq] == nil || os[d.Seq] != Held):
 				t.Fatalf("held seq=%d: outcome %q", d.Seq, os[d.Seq])
+			case done[d.Seq] && ds[d.Seq] != nil:
+				stayed++
+				if os[d.Seq] != Published {
+					t.Fatalf("seq=%d is still there, and its outcome is %q", d.Seq, os[d.Seq])
+				}
 			}
 		}
+	}
+	if stayed == 0 {
+		t.Fatal("nothing that is done stayed: this tests nothing")
 	}
 }
 
@@ -244,13 +276,18 @@ func TestThinWhileReading(t *testing.T) {
 	c, p := newClock(), new(pumped)
 	a := mustOpen(t, t.TempDir(), Options{NoIndex: true, NoPack: true, SegmentBytes: minSegmentBytes, Now: c.now,
 		Retention: Retention{Age: time.Minute}, Keep: p.keep, Waiting: p.waiting})
+	p.see(false)
 	held, _ := thinFill(t, a, p, c, 300)
+	p.see(true)
 	rng := seeded(t)
-	for range 20 {
+	for round := range 20 {
 		r := a.NewReader(0)
 		seen := map[uint64]bool{}
 		var last uint64
-		stop := rng.IntN(300)
+		stop := rng.IntN(60)
+		if round == 0 {
+			stop = 35 // in the middle of what becomes one
+		}
 		for n := 0; ; n++ {
 			if n == stop {
 				c.add(2 * thinRest)
@@ -285,7 +322,9 @@ func TestWalkBesideThinning(t *testing.T) {
 	dir, c, p := t.TempDir(), newClock(), new(pumped)
 	a := mustOpen(t, dir, Options{NoIndex: true, NoPack: true, SegmentBytes: minSegmentBytes, Now: c.now,
 		Retention: Retention{Age: time.Minute}, Keep: p.keep, Waiting: p.waiting})
+	p.see(false)
 	held, _ := thinFill(t, a, p, c, 300)
+	p.see(true)
 	for n := 0; len(held) > 3; n++ {
 		var last uint64
 		seen := map[uint64]bool{}
