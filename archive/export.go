@@ -123,6 +123,9 @@ func (x *exporter) walk(pass string, rejected bool, f func(Record) error) error 
 				x.Progress(pass, r.Seq, x.last)
 			}
 		}
+		if erased := (*ErasedError)(nil); errors.As(r.Corrupt, &erased) && erased.Delivery != nil {
+			return f(r)
+		}
 		if r.Corrupt != nil {
 			if x.Damaged != nil {
 				x.Damaged(r.Corrupt)
@@ -144,9 +147,13 @@ func (x *exporter) rows(f func(*entry) error) error {
 				return err
 			}
 		}
+		var erased *ErasedError
 		switch {
 		case r.Delivery != nil:
 			x.push(r.Delivery)
+		case errors.As(r.Corrupt, &erased):
+			erased.Delivery.Reason = reasonErased // all that is left is its row
+			x.push(erased.Delivery)
 		case r.Outcome != nil:
 			r.Outcome.Seq = r.Seq
 			if l := x.near[makeRef(0, r.Outcome.Delivery)]; l != nil {
