@@ -71,7 +71,7 @@ func Open(dir string, o Options) (*Archive, error) {
 	if err := a.recoverAll(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open archive %s: %w", dir, err), a.lock.Close())
 	}
-	if a.pins, err = openPins(o.FS, dir); err != nil {
+	if a.pins, err = openPins(o.FS, dir, a.keys); err != nil {
 		return nil, errors.Join(fmt.Errorf("open archive %s: %w", dir, err), a.lock.Close())
 	}
 	a.met = newMetrics(o.Registerer, a)

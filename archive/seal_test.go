@@ -113,6 +113,13 @@ func TestSealed(t *testing.T) {
 		if i != len(all) || outcomes != len(all) || len(a.Damage()) > 0 {
 			t.Fatalf("life %d: %d deliveries, %d outcomes of %d; %q", life, i, outcomes, len(all), a.Damage())
 		}
+		if err := a.Pin(all[0], time.Now().AddDate(1, 0, life)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err = a.pins.get(all[0].ID); err != nil {
+			t.Fatalf("pinned: %v", err)
+		}
+		sameDelivery(t, got, all[0])
 		_ = a.Close()
 		noSecrets(t, dir)
 	}
