@@ -10,7 +10,7 @@ SEED    ?=
 GOLANGCI_VERSION := v2.13.2
 GOLANGCI := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
 
-.PHONY: run build test unit check lint race fuzz bench e2e browser kill faults faults-sabotage services services-down clean
+.PHONY: run build test unit check lint race fuzz bench bench-archive e2e browser kill faults faults-sabotage services services-down clean
 
 run: ## everything in one process, nothing to install
 	$(GO) run . dev
@@ -57,6 +57,9 @@ fuzz: ## every fuzz target for T (default 30s each)
 
 bench: services ## bare fasthttp, with HMAC, Penstock's ack and full path, in one run; PROFILE=1 profiles (bench/README.md)
 	. test/.run/env && $(GO) run ./bench
+
+bench-archive: ## the archive beside a bare write+fdatasync loop, bytes written, recovery, memory of indexing; A='-index 10000000 -dir /data'
+	$(GO) run ./bench/archivebench $(A)
 
 services: ## start redis-server and Kafka for the tests, and install Chromium (idempotent)
 	test/browser.sh

@@ -77,6 +77,10 @@ func build(conf *config.Config, log *zap.Logger, cat config.Catalogue) (*program
 
 	p := &program{log: log, cat: cat, asked: make(chan chan<- error), epochs: &epochs{opened: make(chan struct{}), known: map[uint64]*forward.SourceInfo{}}}
 	p.conf.Store(conf)
+	sealing, err := cli.ArchiveEncryption(conf)
+	if err != nil {
+		return nil, err
+	}
 	stage, err := p.openTracer(conf)
 	if err != nil {
 		return nil, err
@@ -85,7 +89,7 @@ func build(conf *config.Config, log *zap.Logger, cat config.Catalogue) (*program
 		SegmentBytes: int64(conf.Archive.SegmentSize), MaxInFlight: int64(conf.Ingest.MaxInFlight),
 		Retention:  archive.Retention{Age: conf.Archive.Retention.Age, Size: int64(conf.Archive.Retention.Size)},
 		Quarantine: archive.Quarantine{Size: int64(conf.Archive.Quarantine.Size)}, ReservePercent: reserve(conf.Archive.Reserve),
-		Logger: log.Named("archive"), Registerer: reg, Extract: p.epochs.fields, PendingSink: func() bool { return conf.Forward != nil }, Trace: stage,
+		Encryption: sealing, Logger: log.Named("archive"), Registerer: reg, Extract: p.epochs.fields, PendingSink: func() bool { return conf.Forward != nil }, Trace: stage,
 	}); err != nil {
 		return nil, err
 	}
@@ -153,6 +157,7 @@ func (p *program) buildForward(conf *config.Config, reg *prometheus.Registry) er
 		return err
 	}
 	p.archive.SetKeep(p.pump.Keep)
+	p.archive.SetWaiting(p.pump.Waiting)
 	return p.applyPaused(nil, conf)
 }
 

@@ -60,9 +60,18 @@ type Options struct {
 	Now     func() time.Time
 	NoIndex bool // no index is opened: queries and evidence are not there
 	NoPack  bool // sealed segments stay as they are
+	// Encryption seals what is written from now on; what is there already stays as it is.
+	// Once an archive has a keyring it does not open without. nil: nothing is encrypted.
+	Encryption *Encryption
 	// Keep gives the lowest seq that is still needed; retention removes nothing at or
 	// above it. May be set later by SetKeep.
 	Keep func() uint64
+	// Waiting lists the deliveries with seqs from..to that have no final outcome; with
+	// QuarantineBit in both those that were released and have none. What is listed is
+	// never removed: it is copied forward when its segment is due. ok is false while it is
+	// not known; then nothing is removed that Keep does not let go. May be set later by
+	// SetWaiting.
+	Waiting func(from, to uint64) (seqs []uint64, ok bool)
 	// PendingSink says whether a sink is configured. While it does and Keep is not set,
 	// retention removes nothing.
 	PendingSink func() bool
@@ -134,6 +143,7 @@ type Archive struct {
 	zap        *zap.Logger
 	lock       io.Closer
 	state      *State
+	keys       *Keys // nil: nothing is encrypted
 	log        *journal
 	quarantine *quarantine
 	index      *index
@@ -143,7 +153,11 @@ type Archive struct {
 	damage     damageLog
 
 	keep      atomic.Pointer[func() uint64]
+	waiting   atomic.Pointer[func(from, to uint64) ([]uint64, bool)]
 	retaining sync.Mutex // one retention at a time
+	// releasing is held for reading while a release is promised, and alone by retention
+	// while it removes refused deliveries. It comes after retaining.
+	releasing sync.RWMutex
 	diskFree  atomic.Uint64
 	closed    atomic.Bool
 
@@ -162,6 +176,11 @@ type Archive struct {
 // SetKeep sets what Options.Keep says.
 func (a *Archive) SetKeep(keep func() uint64) { a.keep.Store(&keep) }
 
+// SetWaiting sets what Options.Waiting says.
+func (a *Archive) SetWaiting(waiting func(from, to uint64) ([]uint64, bool)) {
+	a.waiting.Store(&waiting)
+}
+
 // Append stores an accepted delivery or a challenge and returns after a sync covers it.
 // It sets d.ID whatever happens, and d.Seq when the delivery is stored. ErrFull,
 // ErrBusy, ErrUnavailable and ErrClosed mean 503.
@@ -169,16 +188,54 @@ func (a *Archive) Append(d *Delivery) error {
 	if d.Verdict != Accepted && d.Verdict != Challenge {
 		return fmt.Errorf("a delivery with verdict %s is not for the log", d.Verdict)
 	}
+	if err := a.ready(d); err != nil {
+		return err
+	}
 	return a.log.append(d)
+}
+
+// ready makes sure that a delivery can be sealed.
+func (a *Archive) ready(d *Delivery) error {
+	if a.keys == nil {
+		return nil
+	}
+	if d.ReceivedAt.IsZero() {
+		d.ReceivedAt = a.o.Now()
+	}
+	if err := a.keys.ready(d.Source, d.ReceivedAt.UnixNano()); err != nil {
+		a.log.nameOnly(d)
+		return err
+	}
+	return nil
 }
 
 // AppendOutcomes stores outcomes, in order, and returns after a sync covers them all:
 // the next delivery's, or after a few milliseconds one of their own.
 // It sets their Seq. After an error some of them may be stored.
-func (a *Archive) AppendOutcomes(os []Outcome) error { return a.log.appendAll(os, nil) }
+func (a *Archive) AppendOutcomes(os []Outcome) error {
+	if a.keys != nil {
+		for i := range os {
+			if err := a.keys.ready(os[i].Source, os[i].At.UnixNano()); err != nil {
+				return err
+			}
+		}
+	}
+	return a.log.appendAll(os, nil)
+}
 
-// AppendMarker stores a marker and returns after a sync covers it. It sets m.Seq.
-func (a *Archive) AppendMarker(m *Marker) error { return a.log.appendAll(nil, m) }
+// AppendMarker stores a marker and returns after a sync covers it. It sets m.Seq. A
+// release of what is not there (any more) is refused with ErrNotFound; where it is taken,
+// retention leaves the delivery alone from then on.
+func (a *Archive) AppendMarker(m *Marker) error {
+	if m.Kind == ReleaseMarker {
+		a.releasing.RLock()
+		defer a.releasing.RUnlock()
+		if _, err := a.Get(m.Key); err != nil {
+			return fmt.Errorf("release delivery %s: %w", m.Key, err)
+		}
+	}
+	return a.log.appendAll(nil, m)
+}
 
 // NewReader reads the log from a seq on; 0 or 1 is its beginning. The reader must be
 // closed.

@@ -124,6 +124,7 @@ func (r *recovery) judge(seg *segment, t *tailScan) {
 // carried is a record that the next segment begins with.
 type carried struct {
 	typ     frameType
+	flags   uint8
 	seq     uint64
 	payload []byte
 }
@@ -132,7 +133,7 @@ type carried struct {
 // epochs that they need: each segment explains itself.
 func (r *recovery) carryOver(seg *segment, f File, t *tailScan, docs map[uint64]carried) {
 	sc := &scanner{src: f, tag: seg.head.tag, off: t.synced, end: t.end, salvage: true}
-	var dec payloadReader
+	dec := payloadReader{skimDeliveries: true, skimOutcomes: true} // needs no key
 	need := make(map[uint64]bool)
 	for {
 		it, err := sc.next()
@@ -142,7 +143,7 @@ func (r *recovery) carryOver(seg *segment, f File, t *tailScan, docs map[uint64]
 		if !it.isFrame() || !it.frame.typ.record() {
 			continue
 		}
-		r.carry = append(r.carry, carried{it.frame.typ, it.frame.seq, bytes.Clone(it.frame.payload)})
+		r.carry = append(r.carry, carried{it.frame.typ, it.frame.flags, it.frame.seq, bytes.Clone(it.frame.payload)})
 		rec, err := dec.record(it.frame)
 		switch {
 		case err != nil:
@@ -155,7 +156,7 @@ func (r *recovery) carryOver(seg *segment, f File, t *tailScan, docs map[uint64]
 	for id := range need {
 		if doc, ok := docs[id]; ok {
 			r.lastSeq++
-			r.carry = append(r.carry, carried{typeMarker, r.lastSeq, doc.payload})
+			r.carry = append(r.carry, carried{typeMarker, 0, r.lastSeq, doc.payload})
 		}
 	}
 	if n := len(r.carry); n > 0 {

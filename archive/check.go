@@ -39,7 +39,13 @@ type Stat struct {
 // damaged. It takes no lock and changes nothing: it works beside a running gateway and
 // on a copy. An error means that it could not look.
 func Check(dir string, w io.Writer) (CheckResult, error) {
-	res, err := check(OS(), dir)
+	return CheckWith(dir, nil, w)
+}
+
+// CheckWith is Check with the keys of an encrypted archive (OpenKeys): the seals are
+// verified too. Without them everything else is.
+func CheckWith(dir string, keys *Keys, w io.Writer) (CheckResult, error) {
+	res, err := check(OS(), dir, keys)
 	if err != nil {
 		return res, fmt.Errorf("check archive %s: %w", dir, err)
 	}
@@ -60,7 +66,7 @@ func Check(dir string, w io.Writer) (CheckResult, error) {
 
 // ReadStat counts what is in the archive in dir, beside a running gateway or on a copy.
 func ReadStat(dir string) (Stat, error) {
-	res, err := check(OS(), dir)
+	res, err := check(OS(), dir, nil)
 	if err != nil {
 		return Stat{}, fmt.Errorf("read archive %s: %w", dir, err)
 	}
@@ -71,84 +77,151 @@ func ReadStat(dir string) (Stat, error) {
 // returns an error; damaged ones as Record.Corrupt. Like Check it only looks, and it
 // goes as far as the newest segment is known to be synced.
 func Walk(dir string, rejected bool, f func(Record) error) error {
+	return WalkWith(dir, nil, rejected, f)
+}
+
+// WalkWith is Walk with the keys of an encrypted archive (OpenKeys). Without them its
+// deliveries are given as Corrupt, and of its outcomes what stands in the clear.
+func WalkWith(dir string, keys *Keys, rejected bool, f func(Record) error) error {
 	kind := uint8(logMain)
 	if rejected {
 		kind = logQuarantine
 	}
+	w := &walker{f: f, keys: keys}
+	for range walkAgain {
+		again, err := w.log(dir, kind)
+		if err != nil || !again {
+			return err
+		}
+	}
+	return fmt.Errorf("read archive %s: its segments change faster than they can be read", dir)
+}
+
+// walkAgain is how often a walk beside a running gateway begins anew where the segments
+// that it knew have become others. Each time it has got further.
+const walkAgain = 1000
+
+// walker gives the records of a log once and in order.
+type walker struct {
+	f    func(Record) error
+	keys *Keys
+	last uint64 // highest seq given
+}
+
+// log walks through a log. Again: a segment was thinned meanwhile, into one that has
+// another's name; what was given is not given a second time.
+func (w *walker) log(dir string, kind uint8) (again bool, err error) {
 	r, err := lookAt(OS(), dir, kind)
 	if err != nil {
-		return fmt.Errorf("read archive %s: %w", dir, err)
+		return false, fmt.Errorf("read archive %s: %w", dir, err)
 	}
 	for i, seg := range r.segs {
 		last := seg.head.first
 		if i+1 < len(r.segs) {
 			last = r.segs[i+1].head.first - 1
+			if last <= w.last {
+				continue
+			}
 		}
-		if err := walkSegment(seg, i+1 == len(r.segs), last, f); err != nil {
-			return err
+		again, err := w.segment(seg, i+1 == len(r.segs), last)
+		if again || err != nil {
+			return again, err
 		}
 	}
-	return nil
+	return false, nil
 }
 
-func walkSegment(seg *segment, newest bool, last uint64, f func(Record) error) error {
+func (w *walker) segment(seg *segment, newest bool, last uint64) (again bool, err error) {
 	file, err := seg.acquire()
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // retention was faster
+		return w.thinnedAway(seg), nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer seg.release()
+	if h, err := readHeader(file); err == nil && h.tag != seg.head.tag {
+		return h.thin.end > 0, nil
+	}
 	if newest {
 		seg.end.Store(scanTail(file, seg, nil).synced)
 	}
 	j := &journal{o: journalOptions{Kind: seg.head.log}}
 	sc := seg.scan(file, segmentHead)
 	sc.salvage = true
-	var dec payloadReader
-	again := true
+	dec := payloadReader{keys: w.keys}
+	fresh := true
 	for {
 		from := sc.off
 		it, err := sc.next()
 		if errors.Is(err, io.EOF) {
-			return nil
+			return false, nil
 		}
 		if err != nil {
-			return err
+			return false, err
 		}
-		if !it.isFrame() && again {
+		if !it.isFrame() && fresh {
 			// The file may have become another segment's; then its name has another file.
-			again = false
+			fresh = false
 			if f, err := openSegment(seg.fs, seg.path, seg.blocks); err == nil {
 				defer f.Close()
-				fresh := seg.scan(f, from)
-				fresh.salvage, fresh.seq = true, sc.seq
-				sc = fresh
+				if h, err := readHeader(f); err == nil && h.tag != seg.head.tag && h.thin.end > 0 {
+					return true, nil
+				}
+				next := seg.scan(f, from)
+				next.salvage, next.seq = true, sc.seq
+				sc = next
 				continue
 			}
 		}
-		var rec Record
-		switch {
-		case !it.isFrame():
-			e := &CorruptError{Segment: seg.name, SegmentNo: seg.head.tag.number, Offset: it.region.off, Size: it.region.size,
-				FirstSeq: max(sc.seq+1, seg.lowest()), LastSeq: max(last, sc.seq+1), Reason: it.region.why}
-			if fr, why, err := sc.frameAt(sc.off); err == nil && why == "" {
-				e.LastSeq = fr.seq - 1
-			}
-			rec = Record{Seq: e.LastSeq, Corrupt: e}
-		case !it.frame.typ.record():
+		rec, ok := walked(j, seg, sc, &dec, it, last)
+		if !ok || rec.Seq <= w.last {
 			continue
-		default:
-			if rec, err = dec.record(it.frame); err != nil {
-				rec = Record{Seq: it.frame.seq, Corrupt: fmt.Errorf("%w: seq=%d: %w", ErrCorrupt, it.frame.seq, err)}
-			}
-			j.mark(&rec)
 		}
-		if err := f(rec); err != nil {
-			return err
+		w.last = rec.Seq
+		if err := w.f(rec); err != nil {
+			return false, err
 		}
 	}
+}
+
+// thinnedAway says whether what a segment held may stand in another now: where retention
+// took all of it, the segments before it are gone too.
+func (w *walker) thinnedAway(seg *segment) bool {
+	names, err := seg.fs.List(filepath.Dir(seg.path))
+	if err != nil {
+		return false
+	}
+	for _, name := range names {
+		if first, ok := parseSegmentName(name); ok {
+			return first < seg.head.first
+		}
+	}
+	return false
+}
+
+// walked makes a record of what a walk found; false where it is none.
+func walked(j *journal, seg *segment, sc *scanner, dec *payloadReader, it scanItem, last uint64) (Record, bool) {
+	if !it.isFrame() {
+		e := &CorruptError{Segment: seg.name, SegmentNo: seg.head.tag.number, Offset: it.region.off, Size: it.region.size,
+			FirstSeq: max(sc.seq+1, seg.lowest()), LastSeq: max(last, sc.seq+1), Reason: it.region.why}
+		if fr, why, err := sc.frameAt(sc.off); err == nil && why == "" {
+			e.LastSeq = fr.seq - 1
+		}
+		return Record{Seq: e.LastSeq, Corrupt: e}, true
+	}
+	if !it.frame.typ.record() {
+		return Record{}, false
+	}
+	rec, err := dec.record(it.frame)
+	if erased := (*ErasedError)(nil); errors.As(err, &erased) {
+		return Record{Seq: it.frame.seq, Corrupt: j.markErased(erased)}, true
+	}
+	if err != nil {
+		rec = Record{Seq: it.frame.seq, Corrupt: fmt.Errorf("%w: seq=%d: %w", ErrCorrupt, it.frame.seq, err)}
+	}
+	j.mark(&rec)
+	return rec, true
 }
 
 // errLookOnly is what a check gets for every change.
@@ -203,7 +276,7 @@ func lookAt(disk FS, dir string, kind uint8) (*recovery, error) {
 	return r, nil
 }
 
-func check(disk FS, dir string) (CheckResult, error) {
+func check(disk FS, dir string, keys *Keys) (CheckResult, error) {
 	var res CheckResult
 	if _, err := disk.List(filepath.Join(dir, segmentsDir)); err != nil {
 		return res, fmt.Errorf("it is no archive: %w", err)
@@ -216,6 +289,7 @@ func check(disk FS, dir string) (CheckResult, error) {
 		return res, err
 	}
 	res.add("", found)
+	res.add("", checkKeyring(lookFS{disk}, dir))
 	for _, kind := range []uint8{logMain, logQuarantine} {
 		r, err := lookAt(disk, dir, kind)
 		if err == nil && len(r.findings) > 0 { // a segment may have come or gone at that moment
@@ -225,6 +299,7 @@ func check(disk FS, dir string) (CheckResult, error) {
 		if err != nil {
 			return res, err
 		}
+		r.keys = keys
 		for i, seg := range r.segs {
 			var next *segment
 			if i+1 < len(r.segs) {
@@ -264,10 +339,10 @@ type segmentCheck struct {
 // checkSegment reads every record of a segment. What looks damaged is looked at again:
 // the file may have been written, or given to another segment, while it was read.
 func checkSegment(r *recovery, seg, next *segment, stat *Stat) {
-	c := lookSegment(seg, next)
+	c := lookSegment(seg, next, r.keys)
 	if len(c.found) > 0 {
 		time.Sleep(secondLook)
-		c = lookSegment(seg, next)
+		c = lookSegment(seg, next, r.keys)
 	}
 	if c.gone {
 		r.note(seg.name, "was removed while the check ran")
@@ -277,7 +352,7 @@ func checkSegment(r *recovery, seg, next *segment, stat *Stat) {
 	stat.add(&c.stat)
 }
 
-func lookSegment(seg, next *segment) (c segmentCheck) {
+func lookSegment(seg, next *segment, keys *Keys) (c segmentCheck) {
 	damage := func(format string, args ...any) {
 		c.found = append(c.found, finding{file: seg.name, text: fmt.Sprintf(format, args...), damage: true})
 	}
@@ -315,15 +390,16 @@ func lookSegment(seg, next *segment) (c segmentCheck) {
 			c.sealed = true
 		}
 	}
-	c.scan(seg, next, f, damage)
+	c.scan(seg, next, f, keys, damage)
 	return c
 }
 
-func (c *segmentCheck) scan(seg, next *segment, f File, damage func(string, ...any)) {
+func (c *segmentCheck) scan(seg, next *segment, f File, keys *Keys, damage func(string, ...any)) {
 	sc := seg.scan(f, segmentHead)
 	sc.salvage = true
 	var digest uint32
-	var dec payloadReader
+	// Without a key the part in the clear is read.
+	dec, locked := payloadReader{keys: keys}, payloadReader{skimDeliveries: true, skimOutcomes: true}
 	c.stat.segment(seg)
 	for {
 		it, err := sc.next()
@@ -345,6 +421,9 @@ func (c *segmentCheck) scan(seg, next *segment, f File, damage func(string, ...a
 			digest = digestFrame(digest, head)
 		}
 		rec, err := dec.record(it.frame)
+		if erased := (*ErasedError)(nil); errors.Is(err, errLocked) || errors.As(err, &erased) {
+			rec, err = locked.record(it.frame)
+		}
 		if err != nil {
 			damage("record seq=%d at offset %d: %v", it.frame.seq, it.frame.off, err)
 			continue
@@ -354,7 +433,12 @@ func (c *segmentCheck) scan(seg, next *segment, f File, damage func(string, ...a
 	if next != nil || c.sealed {
 		checkFooter(seg, f, damage)
 	}
-	if next != nil && next.head.archive != 0 && next.head.pred.number == seg.head.tag.number && len(c.found) == 0 && digest != next.head.pred.digest {
+	switch {
+	case len(c.found) > 0:
+	case seg.head.thin.end > 0 && digest != seg.head.thin.digest:
+		damage("its records are not those that were written: digest %08x, its header says %08x", digest, seg.head.thin.digest)
+	case seg.head.thin.end > 0:
+	case next != nil && next.head.archive != 0 && next.head.pred.number == seg.head.tag.number && digest != next.head.pred.digest:
 		damage("its records are not those that were written: digest %08x, its successor says %08x", digest, next.head.pred.digest)
 	}
 }

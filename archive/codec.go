@@ -39,11 +39,19 @@ func putStr[T string | []byte](b []byte, s T) []byte {
 }
 
 func putDelivery(b []byte, d *Delivery, id ulid.ULID) []byte {
+	return putDeliveryRest(putDeliveryHead(b, d, id), d)
+}
+
+// putDeliveryHead puts what stays in the clear.
+func putDeliveryHead(b []byte, d *Delivery, id ulid.ULID) []byte {
 	b = binary.LittleEndian.AppendUint64(b, uint64(d.ReceivedAt.UnixNano()))
 	b = putStr(b, d.Source)
 	b = append(b, id[:]...)
 	b = binary.LittleEndian.AppendUint64(b, d.Epoch)
-	b = append(b, byte(d.Verdict))
+	return append(b, byte(d.Verdict))
+}
+
+func putDeliveryRest(b []byte, d *Delivery) []byte {
 	b = putStr(b, d.Provider)
 	b = putStr(b, d.Tenant)
 	b = putStr(b, d.Reason)
@@ -62,12 +70,15 @@ func putDelivery(b []byte, d *Delivery, id ulid.ULID) []byte {
 
 // deliverySize is an upper bound of a delivery's frame, for admission.
 func deliverySize(d *Delivery) int64 {
-	const fixed = frameHead + 8 + 16 + 8 + 1 + 10*binary.MaxVarintLen32 + 64
+	const fixed = frameHead + 8 + 16 + 8 + 1 + 10*binary.MaxVarintLen32 + 64 + sealOverhead
 	return int64(fixed + len(d.Source) + len(d.Provider) + len(d.Tenant) + len(d.Reason) + len(d.VerifiedBy) +
 		len(d.Method) + len(d.Target) + len(d.Header) + len(d.Body))
 }
 
-func putOutcome(b []byte, o *Outcome) []byte {
+func putOutcome(b []byte, o *Outcome) []byte { return putOutcomeRest(putOutcomeHead(b, o), o) }
+
+// putOutcomeHead puts what stays in the clear.
+func putOutcomeHead(b []byte, o *Outcome) []byte {
 	b = binary.LittleEndian.AppendUint64(b, uint64(o.At.UnixNano()))
 	b = binary.AppendUvarint(b, o.Delivery)
 	b = binary.AppendUvarint(b, uint64(max(o.Item, 0)))
@@ -79,7 +90,10 @@ func putOutcome(b []byte, o *Outcome) []byte {
 	b = putStr(b, o.Topic)
 	b = binary.AppendVarint(b, int64(o.Partition))
 	b = binary.AppendVarint(b, o.Offset)
-	b = putStr(b, o.Replay)
+	return putStr(b, o.Replay)
+}
+
+func putOutcomeRest(b []byte, o *Outcome) []byte {
 	b = append(b, o.Identity[:]...)
 	b = append(b, o.Content[:]...)
 	f := &o.Fields
@@ -129,6 +143,7 @@ type payloadReader struct {
 	b      []byte
 	bad    bool
 	intern map[string]string
+	keys   *Keys // opens what is sealed; nil: that stays locked
 
 	// What Reader.Skim asked for, and where it is put.
 	skimDeliveries, skimOutcomes bool
@@ -221,19 +236,20 @@ func (p *payloadReader) word() string {
 func (p *payloadReader) record(f frame) (Record, error) {
 	p.b, p.bad = f.payload, false
 	rec := Record{Seq: f.seq}
+	var err error
 	switch f.typ {
 	case typeDelivery:
 		if p.skimDeliveries {
 			rec.Delivery = p.skimDelivery()
 		} else {
-			rec.Delivery = p.delivery()
+			rec.Delivery, err = p.delivery(&f)
 		}
 		rec.Delivery.Seq = f.seq
 	case typeOutcome:
 		if p.skimOutcomes {
 			rec.Outcome = p.skimOutcome()
 		} else {
-			rec.Outcome = p.outcome()
+			rec.Outcome, err = p.outcome(&f)
 		}
 		rec.Outcome.Seq = f.seq
 	case typeMarker:
@@ -246,15 +262,24 @@ func (p *payloadReader) record(f frame) (Record, error) {
 		return Record{}, errPayload
 	}
 	p.b = nil
+	if erased := (*ErasedError)(nil); errors.As(err, &erased) {
+		erased.Seq, erased.Delivery = f.seq, rec.Delivery
+	}
+	if err != nil {
+		return Record{}, err
+	}
 	return rec, nil
 }
 
-func (p *payloadReader) delivery() *Delivery {
+func (p *payloadReader) delivery(f *frame) (*Delivery, error) {
 	d := &Delivery{ReceivedAt: p.time(), Source: p.word()}
 	id := ulid.ULID(p.fixed(16))
 	d.ID = id.String()
 	d.Epoch = p.u64()
 	d.Verdict = Verdict(p.byte())
+	if err := p.unseal(f, d.Source, d.ReceivedAt.UnixNano()); err != nil || p.bad {
+		return d, err
+	}
 	d.Provider = p.word()
 	d.Tenant = p.word()
 	d.Reason = p.word()
@@ -271,14 +296,14 @@ func (p *payloadReader) delivery() *Delivery {
 	// Full slice expressions: an append to one must not run into the next.
 	t, h := len(target), len(target)+len(header)
 	d.Target, d.Header, d.Body = own[:t:t], own[t:h:h], own[h:]
-	return d
+	return d, nil
 }
 
 // skimDelivery reads the beginning of what delivery reads.
 func (p *payloadReader) skimDelivery() *Delivery {
 	d := &p.skimmed.delivery
 	*d = Delivery{ReceivedAt: p.time(), Source: p.word()}
-	p.fixed(16) // id
+	p.fixed(16) // id; a text of it would be allocated
 	d.Epoch = p.u64()
 	d.Verdict = Verdict(p.byte())
 	return d
@@ -298,7 +323,9 @@ func (p *payloadReader) skimOutcome() *Outcome {
 	return o
 }
 
-func (p *payloadReader) outcome() *Outcome {
+// outcome reads an outcome. Where its key was destroyed, or there is none, the part in the
+// clear counts all the same: without it a start would publish the event again.
+func (p *payloadReader) outcome(f *frame) (*Outcome, error) {
 	o := &Outcome{At: p.time(), Delivery: p.uvarint(), Item: p.count(), Items: p.count(), Kind: OutcomeKind(p.byte())}
 	o.Reason = p.word()
 	o.Of = p.str()
@@ -307,6 +334,16 @@ func (p *payloadReader) outcome() *Outcome {
 	o.Partition = int32(p.varint())
 	o.Offset = p.varint()
 	o.Replay = p.word()
+	if f.flags&frameSealed != 0 {
+		o.Source = p.word()
+		err := p.unseal(f, o.Source, o.At.UnixNano())
+		if erased := (*ErasedError)(nil); errors.Is(err, errLocked) || errors.As(err, &erased) {
+			return o, nil
+		}
+		if err != nil || p.bad {
+			return o, err
+		}
+	}
 	o.Identity = Identity(p.fixed(16))
 	o.Content = Identity(p.fixed(16))
 	bits := p.byte()
@@ -324,7 +361,7 @@ func (p *payloadReader) outcome() *Outcome {
 	if bits&hasState != 0 {
 		o.State = Identity(p.fixed(16))
 	}
-	return o
+	return o, nil
 }
 
 func (p *payloadReader) marker() *Marker {

@@ -24,6 +24,7 @@ type world struct {
 
 	stateTried, stateAcked int // the value of the key "n"
 	crashes                int
+	sealed                 bool
 }
 
 const worldDir = "/a"
@@ -39,7 +40,11 @@ func (w *world) fatalf(format string, args ...any) {
 }
 
 func (w *world) options() Options {
-	return Options{FS: w.fs, NoIndex: true, SegmentBytes: minSegmentBytes}
+	o := Options{FS: w.fs, NoIndex: true, SegmentBytes: minSegmentBytes}
+	if w.sealed {
+		o.Encryption = &Encryption{Key: testKey(1)}
+	}
+	return o
 }
 
 // life opens the archive, checks every promise, makes new ones, and ends in a crash, a

@@ -86,13 +86,12 @@ func (a *Archive) Epoch(id, near uint64) ([]byte, error) {
 // findEpoch reads the segment of seq: before the delivery, or, where recovery carried
 // that over, behind it.
 func (j *journal) findEpoch(id, seq uint64) ([]byte, error) {
-	seg := j.holding(seq)
-	if seg == nil {
-		return nil, ErrNotFound
-	}
-	f, err := seg.acquire()
+	seg, f, err := j.acquire(seq)
 	if err != nil {
 		return nil, err
+	}
+	if seg == nil {
+		return nil, ErrNotFound
 	}
 	defer seg.release()
 	sc := seg.scan(f, segmentHead)

@@ -11,6 +11,7 @@ import (
 // from the deliveries and their outcomes, without the index.
 type Export struct {
 	Dir      string
+	Keys     *Keys  // of an encrypted archive
 	Rejected bool   // the quarantine in place of the log
 	Filter   Filter // Limit 0 = all; Cursor is not looked at
 	// Progress hears now and then how far a pass over the log is. May be nil.
@@ -63,7 +64,7 @@ func (e *Export) Deliveries(ctx context.Context, f func(*Delivery) error) error 
 	}
 	wanted := newSeqSet()
 	damaged := e.Damaged
-	x.Export = &Export{Dir: e.Dir, Rejected: e.Rejected, Filter: e.Filter, Progress: e.Progress}
+	x.Export = &Export{Dir: e.Dir, Keys: e.Keys, Rejected: e.Rejected, Filter: e.Filter, Progress: e.Progress}
 	if err := x.rows(func(en *entry) error { wanted.add(en.ref.seq()); return nil }); err != nil {
 		return err
 	}
@@ -83,7 +84,7 @@ func (e *Export) begin(ctx context.Context) (*exporter, error) {
 		x.left = e.Filter.Limit
 	}
 	n := 0
-	quiet := &exporter{Export: &Export{Dir: e.Dir, Progress: e.Progress}, ctx: ctx}
+	quiet := &exporter{Export: &Export{Dir: e.Dir, Keys: e.Keys, Progress: e.Progress}, ctx: ctx}
 	err := quiet.walk("reading outcomes", false, func(r Record) error {
 		x.last = r.Seq
 		o := r.Outcome
@@ -110,7 +111,7 @@ var errEnough = errors.New("enough")
 // walk is Walk with what all passes have in common.
 func (x *exporter) walk(pass string, rejected bool, f func(Record) error) error {
 	n := 0
-	err := Walk(x.Dir, rejected, func(r Record) error {
+	err := WalkWith(x.Dir, x.Keys, rejected, func(r Record) error {
 		if x.last > 0 && !rejected && r.Seq > x.last {
 			return errEnough // came after the first pass: its outcomes are not known
 		}
@@ -121,6 +122,9 @@ func (x *exporter) walk(pass string, rejected bool, f func(Record) error) error 
 			if x.Progress != nil {
 				x.Progress(pass, r.Seq, x.last)
 			}
+		}
+		if erased := (*ErasedError)(nil); errors.As(r.Corrupt, &erased) && erased.Delivery != nil {
+			return f(r)
 		}
 		if r.Corrupt != nil {
 			if x.Damaged != nil {
@@ -143,9 +147,13 @@ func (x *exporter) rows(f func(*entry) error) error {
 				return err
 			}
 		}
+		var erased *ErasedError
 		switch {
 		case r.Delivery != nil:
 			x.push(r.Delivery)
+		case errors.As(r.Corrupt, &erased):
+			erased.Delivery.Reason = reasonErased // all that is left is its row
+			x.push(erased.Delivery)
 		case r.Outcome != nil:
 			r.Outcome.Seq = r.Seq
 			if l := x.near[makeRef(0, r.Outcome.Delivery)]; l != nil {

@@ -56,7 +56,7 @@ func within[T any](t testing.TB, what string, c <-chan T) (v T) {
 // after the cure without a restart, and everything that was acknowledged is there after
 // a power cut.
 func TestEveryFault(t *testing.T) {
-	for _, kind := range []string{"write", "sync", "truncate", "rename", "syncdir", "create", "remove"} {
+	for _, kind := range []string{"write", "sync", "truncate", "rename", "syncdir", "create", "remove", "link"} {
 		for _, lasting := range []bool{false, true} {
 			for n := 1; ; n++ {
 				if !everyFault(t, kind, lasting, n) {
@@ -126,6 +126,9 @@ func everyFault(t *testing.T, kind string, lasting bool, n int) bool {
 		if i%10 == 0 {
 			_ = a.State().Commit(Change{"k", fmt.Append(nil, i)}) // fails or not
 		}
+	}
+	if kind == "link" { // only the packer's old files get a second name
+		eventually(t, name+": packed", func() bool { n, all := packed(a); return all && n > 0 || seen.Load() >= int64(n) && seen.Load() > 3 })
 	}
 	cured.Store(true)
 	eventually(t, name+": serving after the cure", func() bool { return keep(testDelivery(1000)) })

@@ -101,7 +101,7 @@ func TestManyFlips(t *testing.T) {
 	defer func() { secondLook = saved }()
 	rng := seeded(t)
 	w := newFlipWorld(t, rng)
-	if got, err := check(w.disk, worldDir); err != nil || !got.Sound() {
+	if got, err := check(w.disk, worldDir, nil); err != nil || !got.Sound() {
 		t.Fatalf("before any flip: %v %q", err, got.Damage)
 	}
 	places := map[string]int{}
@@ -132,7 +132,7 @@ func TestManyFlips(t *testing.T) {
 func (w *flipWorld) judge(t *testing.T, name string, off int64) string {
 	t.Helper()
 	at := fmt.Sprintf("a bit at offset %d of %s", off, name)
-	res, err := check(w.disk, worldDir)
+	res, err := check(w.disk, worldDir, nil)
 	if err != nil {
 		t.Fatalf("%s: check: %v", at, err)
 	}

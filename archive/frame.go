@@ -18,7 +18,7 @@ import (
 //	32     4    base: offset in this segment up to which the file was synced when this frame
 //	            was written, which is where the frame's own batch begins
 //	36     1    type
-//	37     1    flags: 0; bits for encryption and copies are reserved
+//	37     1    flags: bit 0 = sealed (seal.go)
 //	38     2    0
 //	40     n    payload (codec.go)
 //
@@ -79,7 +79,8 @@ type frame struct {
 	payload []byte
 }
 
-// beginFrame makes room for a header; endFrame fills it once the payload is behind it.
+// beginFrame makes room for a header; endFrame fills it once the payload is behind it. The
+// flags, 37, are left as they stand there.
 func beginFrame(buf []byte) []byte {
 	var zero [frameHead]byte
 	return append(buf, zero[:]...)
@@ -93,7 +94,7 @@ func endFrame(buf []byte, start int, t tag, seq uint64, base int64, typ frameTyp
 	binary.LittleEndian.PutUint64(h[24:], seq)
 	binary.LittleEndian.PutUint32(h[32:], uint32(base))
 	h[36] = byte(typ)
-	h[37], h[38], h[39] = 0, 0, 0
+	h[38], h[39] = 0, 0
 	binary.LittleEndian.PutUint32(h, crc32.Checksum(h[4:], castagnoli))
 }
 

@@ -14,16 +14,12 @@ func (j *journal) get(seq uint64) (Record, error) {
 		}
 		return j.pending(seq)
 	}
-	seg := j.holding(seq)
-	if seg == nil {
-		return Record{}, ErrNotFound
-	}
-	f, err := seg.acquire()
-	if errors.Is(err, errGone) {
-		return Record{}, ErrNotFound
-	}
+	seg, f, err := j.acquire(seq)
 	if err != nil {
 		return Record{}, fmt.Errorf("read seq=%d: %w", seq, err)
+	}
+	if seg == nil {
+		return Record{}, ErrNotFound
 	}
 	defer seg.release()
 	if err := seg.load(f); err != nil {
@@ -88,8 +84,11 @@ func (j *journal) find(seg *segment, sc *scanner, seq uint64) (Record, error) {
 }
 
 func (j *journal) decode(seg *segment, f frame) (Record, error) {
-	var dec payloadReader
+	dec := payloadReader{keys: j.o.Keys}
 	rec, err := dec.record(f)
+	if erased := (*ErasedError)(nil); errors.As(err, &erased) {
+		return Record{}, j.markErased(erased)
+	}
 	if err != nil {
 		e := &CorruptError{Segment: seg.name, SegmentNo: seg.head.tag.number, Offset: f.off, Size: f.size,
 			FirstSeq: f.seq, LastSeq: f.seq, Reason: err.Error()}
@@ -98,6 +97,25 @@ func (j *journal) decode(seg *segment, f frame) (Record, error) {
 	}
 	j.mark(&rec)
 	return rec, nil
+}
+
+// acquire opens the segment that seq is in; nil when it is in none. The segment wants a
+// release.
+func (j *journal) acquire(seq uint64) (*segment, File, error) {
+	for {
+		seg := j.holding(seq)
+		if seg == nil {
+			return nil, nil, nil
+		}
+		f, err := seg.acquire()
+		if errors.Is(err, errGone) {
+			continue // removed or thinned meanwhile: another has its seqs, or none
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		return seg, f, nil
+	}
 }
 
 // holding gives the segment that seq is in, if it is anywhere.
@@ -129,7 +147,7 @@ func (j *journal) pending(seq uint64) (Record, error) {
 	if why != "" {
 		return Record{}, fmt.Errorf("BUG: record seq=%d of segment number %d in memory: %s", seq, tag.number, why)
 	}
-	var dec payloadReader
+	dec := payloadReader{keys: j.o.Keys}
 	rec, err := dec.record(f)
 	if err != nil {
 		return Record{}, err

@@ -42,6 +42,13 @@ func parseID(s string) (id ulid.ULID, node uint32, seq uint64, ok bool) {
 	return id, node, seq, true
 }
 
+// SeqOf gives the seq that stands in a delivery's id, with QuarantineBit for a refused
+// one; false for what is no id.
+func SeqOf(id string) (seq uint64, ok bool) {
+	_, _, seq, ok = parseID(id)
+	return seq, ok
+}
+
 // idText hands out the text of ids without an allocation for each: the texts share the
 // memory of a builder, which is left behind when it is full.
 type idText struct{ b strings.Builder }

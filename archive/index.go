@@ -22,7 +22,9 @@ import (
 // Keys (order16 = ^received_at ns, ^ref, both big-endian: ascending keys are newest
 // first; ref = bit 63 quarantine, the rest seq):
 //
-//	m <name>                          format, pos0, pos1: how far each log is applied
+//	m <name>                          format, pos0, pos1: how far each log is applied;
+//	                                  thin<log>/<first>: number and salt of a thinned segment
+//	                                  of which all is forgotten that it left out
 //	r <order16>                       the row
 //	s <ref8>                          received_at: the way from a delivery to its row
 //	x <field1> <fnv64 of value> <order16>   one per searchable value; empty
@@ -100,6 +102,8 @@ type index struct {
 
 	pos   [2]atomic.Uint64 // applied and visible
 	floor [2]atomic.Uint64 // deliveries below are gone
+
+	thinJobs thinJobs
 
 	in   chan change
 	held atomic.Int64 // bytes of bodies that wait for the extractor
@@ -236,6 +240,9 @@ func (x *index) open() (err error) {
 	x.db = db
 	return nil
 }
+
+// removeIndex throws an index away; the next start rebuilds it.
+func removeIndex(dir string) error { return vfs.Default.RemoveAll(dir) }
 
 // rebuildName is left in the directory when the index failed in use: files that open
 // may still be damaged.

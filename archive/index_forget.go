@@ -23,6 +23,9 @@ func (x *index) forget(log int, below uint64) {
 // sweep deletes a bounded number of forgotten rows into an empty batch. It runs in
 // the writer, so that no entry is changed and deleted at the same time.
 func (w *writer) sweep() error {
+	if err := w.sweepThinned(); err != nil {
+		return fmt.Errorf("delete rows that retention left out: %w", err)
+	}
 	for log := range w.swept {
 		floor := w.x.floor[log].Load()
 		if floor == 0 || w.cleared[log] == floor {

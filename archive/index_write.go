@@ -24,6 +24,9 @@ const (
 	sweepStep = 512
 )
 
+// reasonErased is the reason in the row of a delivery whose key was destroyed.
+const reasonErased = "erased"
+
 // change is one record on its way into the index, without what the index does not want.
 type change struct {
 	log     int
@@ -62,6 +65,12 @@ func (x *index) change(rec Record) change {
 		rec.Outcome.Seq = rec.Seq
 	}
 	d := rec.Delivery
+	if erased := (*ErasedError)(nil); errors.As(rec.Corrupt, &erased) && erased.Delivery != nil {
+		c.entry = newEntry(erased.Delivery)
+		c.entry.row.Reason = reasonErased
+		c.log, c.seq = c.entry.ref.log(), c.entry.ref.seq()
+		return c
+	}
 	if d == nil {
 		return c
 	}

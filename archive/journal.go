@@ -25,7 +25,7 @@ type journal struct {
 	met    journalMetrics
 	epochs *epochTable
 
-	mu         sync.Mutex // everything down to ids
+	mu         sync.Mutex // everything down to sealer
 	cur        *batch     // being filled; nil = none yet
 	queue      []*batch   // full, in order
 	committing *batch
@@ -37,6 +37,7 @@ type journal struct {
 	closing    bool
 	free       []*batch
 	ids        idText
+	sealer     *sealer // nil: nothing is encrypted
 
 	kick    chan struct{} // something to commit, or closing
 	stopped chan struct{} // committer has ended
@@ -88,6 +89,7 @@ type journalOptions struct {
 	Sealed func()
 	Blocks *blockCache // of packed segments
 	Trace  func(Stage) // nil: nobody traces
+	Keys   *Keys       // nil: nothing is encrypted
 }
 
 // plan is where the next batch goes.
@@ -244,13 +246,17 @@ func (j *journal) encode(b *batch, u *unit) (epoch bool) {
 		d := u.delivery
 		seq := j.nextSeq
 		u.id = makeID(d.ReceivedAt, j.node(), seq|j.seqBit())
-		start := b.begin()
-		b.buf = putDelivery(b.buf, d, u.id)
+		start, at := b.begin(), 0
+		b.buf, at = j.sealer.begin(putDeliveryHead(b.buf, d, u.id), b.tag.salt)
+		b.buf = putDeliveryRest(b.buf, d)
+		if j.sealer != nil {
+			b.buf = j.sealer.end(b.buf, start, at, b.tag.salt, typeDelivery, seq, keyName{d.Source, monthOf(d.ReceivedAt.UnixNano())})
+		}
 		j.endRecord(b, start, typeDelivery, d.ReceivedAt.UnixNano())
 		d.Seq = seq | j.seqBit()
 	case u.outcome != nil:
 		start := b.begin()
-		b.buf = putOutcome(b.buf, u.outcome)
+		b.buf = j.putOutcome(b, start, u.outcome)
 		u.outcome.Seq = j.endRecord(b, start, typeOutcome, u.outcome.At.UnixNano())
 	case u.marker != nil:
 		start := b.begin()
@@ -258,6 +264,14 @@ func (j *journal) encode(b *batch, u *unit) (epoch bool) {
 		u.marker.Seq = j.endRecord(b, start, typeMarker, u.marker.At.UnixNano())
 	}
 	return epoch
+}
+
+func (j *journal) putOutcome(b *batch, start int, o *Outcome) []byte {
+	if j.sealer == nil {
+		return putOutcome(b.buf, o)
+	}
+	buf, at := j.sealer.begin(putStr(putOutcomeHead(b.buf, o), o.Source), b.tag.salt)
+	return j.sealer.end(putOutcomeRest(buf, o), start, at, b.tag.salt, typeOutcome, j.nextSeq, keyName{o.Source, monthOf(o.At.UnixNano())})
 }
 
 // encodeEpoch puts the marker of a delivery's epoch before it, where its segment does

@@ -55,13 +55,23 @@ func Open(dir string, o Options) (*Archive, error) {
 	if o.Keep != nil {
 		a.SetKeep(o.Keep)
 	}
+	if o.Waiting != nil {
+		a.SetWaiting(o.Waiting)
+	}
+	// First of all: with a wrong key nothing is written.
+	if a.keys, err = loadKeys(o.FS, dir, o.Encryption); err != nil {
+		return nil, fmt.Errorf("open archive %s: %w", dir, err)
+	}
 	if err := a.prepare(); err != nil {
 		return nil, err
+	}
+	if err := a.openKeys(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open archive %s: %w", dir, err), a.lock.Close())
 	}
 	if err := a.recoverAll(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open archive %s: %w", dir, err), a.lock.Close())
 	}
-	if a.pins, err = openPins(o.FS, dir); err != nil {
+	if a.pins, err = openPins(o.FS, dir, a.keys); err != nil {
 		return nil, errors.Join(fmt.Errorf("open archive %s: %w", dir, err), a.lock.Close())
 	}
 	a.met = newMetrics(o.Registerer, a)
@@ -72,6 +82,24 @@ func Open(dir string, o Options) (*Archive, error) {
 		return nil, errors.Join(fmt.Errorf("open archive %s: %w", dir, err), a.Close())
 	}
 	return a, nil
+}
+
+// openKeys reads the keyring again, now that nobody else writes it, and brings it in order.
+func (a *Archive) openKeys() (err error) {
+	if a.keys == nil {
+		return nil
+	}
+	if a.keys, err = loadKeys(a.o.FS, a.dir, a.o.Encryption); err != nil {
+		return err
+	}
+	a.keys.now = a.o.Now
+	a.damage.start = append(a.damage.start, a.keys.findings...)
+	// A new keyring is made with the first segment, when it is known that no segment wants
+	// one that was lost.
+	if err := a.keys.tidy(); err != nil {
+		a.zap.Error("the keyring cannot be written; trying again with the next start", zap.Error(err))
+	}
+	return nil
 }
 
 // prepare makes the directories and takes the lock.
@@ -94,7 +122,8 @@ func (a *Archive) recoverAll() error {
 	if err != nil {
 		return err
 	}
-	a.state, a.damage.start = state, found
+	a.state = state
+	a.damage.start = append(a.damage.start, found...)
 	id := state.uint(keyArchiveID)
 	main := &recovery{kind: logMain, dir: filepath.Join(a.dir, segmentsDir), archive: id, perSegment: perSegment(a.o.SegmentBytes)}
 	if err := a.recoverLog(main); err != nil {
@@ -127,7 +156,7 @@ func perSegment(bytes int64) uint64 { return uint64(bytes/frameHead) + 1 }
 
 func (a *Archive) recoverLog(r *recovery) error {
 	kind := strconv.Itoa(int(r.kind))
-	r.fs, r.log, r.blocks = a.o.FS, a.zap, a.blocks
+	r.fs, r.log, r.blocks, r.keyed = a.o.FS, a.zap, a.blocks, a.keys != nil && a.keys.there.Load()
 	r.floor = a.state.uint(keyFloor + kind)
 	r.head = a.state.note(keyHead + kind)
 	if err := r.run(); err != nil {
@@ -158,7 +187,7 @@ func (s *State) note(key string) segmentNote {
 func (a *Archive) newJournal(r *recovery, id uint64) *journal {
 	o := journalOptions{FS: a.o.FS, Kind: r.kind, Archive: id, SegmentBytes: a.o.SegmentBytes, MaxInFlight: a.o.MaxInFlight,
 		Now: a.o.Now, Logger: a.zap, Epochs: a.epochs, Later: a.runLater, Begun: a.noteHead(r.kind),
-		Sealed: a.packSoon, Blocks: a.blocks, Met: a.damage.met, Trace: a.o.Trace}
+		Sealed: a.packSoon, Blocks: a.blocks, Keys: a.keys, Met: a.damage.met, Trace: a.o.Trace}
 	next := r.lastSeq + 1
 	if r.kind == logQuarantine {
 		o.SegmentBytes = min(o.SegmentBytes, maxQuarantineSegments, max(a.o.Quarantine.Size/quarantineSegments, minSegmentBytes))
@@ -171,6 +200,9 @@ func (a *Archive) newJournal(r *recovery, id uint64) *journal {
 	j := &journal{dir: r.dir, o: o, log: a.zap, epochs: a.epochs, nextSeq: next, segs: r.segs,
 		plan: r.newPlan(next), carry: r.carry, unsealed: r.unsealed, recovered: r.lastSeq, kick: make(chan struct{}, 1), stopped: make(chan struct{}), stop: make(chan struct{}),
 		readers: make(map[*Reader]struct{})}
+	if a.keys != nil {
+		j.sealer = &sealer{keys: a.keys}
+	}
 	j.spares.names, j.spares.next = r.spares.names, r.spares.next
 	if len(r.carry) == 0 {
 		j.nextSeq++ // the plan's first
@@ -253,6 +285,10 @@ func (a *Archive) openIndex() error {
 	x.readyAt.Store(a.Synced() + 1)
 	x.forget(logMain, a.log.first())
 	x.forget(logQuarantine, a.quarantine.log.first())
+	a.runLater(func() {
+		a.catchUpThinned(a.log)
+		a.catchUpThinned(a.quarantine.log)
+	})
 	ctx, cancel := context.WithCancel(context.Background())
 	a.unfollow = cancel
 	for kind, j := range []*journal{a.log, a.quarantine.log} {

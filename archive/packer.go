@@ -71,14 +71,15 @@ type packer struct {
 	resting  time.Time
 }
 
-// packable lists the segments that may be packed: closed, sealed, and not the newest.
+// packable lists the segments that may be packed: closed, with a footer, not the newest,
+// and not encrypted, as what is encrypted does not shrink.
 func (j *journal) packable() []*segment {
 	j.segMu.RLock()
 	defer j.segMu.RUnlock()
 	var list []*segment
 	for i, s := range j.segs {
 		s.mu.Lock()
-		ok := i+1 < len(j.segs) && s.closed.Load() && !s.poisoned && !s.asIs && s.stored.Load() == 0 && s.head.archive != 0 && (s.sealed || !s.ours)
+		ok := i+1 < len(j.segs) && s.closed.Load() && !s.poisoned && !s.asIs && s.stored.Load() == 0 && !s.head.sealed && s.head.archive != 0 && (s.sealed || !s.ours)
 		s.mu.Unlock()
 		if ok {
 			list = append(list, s)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"math/rand/v2"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -23,8 +24,9 @@ const pinsDir = "pins"
 
 // pins are those files, by delivery id.
 type pins struct {
-	fs  FS
-	dir string
+	fs   FS
+	dir  string
+	keys *Keys // nil: nothing is encrypted
 
 	mu sync.Mutex // protects at; held while a file is written, so that there is one per delivery
 	at map[string]pin
@@ -38,8 +40,8 @@ type pin struct {
 func (p pin) name(id string) string { return fmt.Sprintf("%s.%d.%d", id, p.seq, p.until.Unix()) }
 
 // openPins reads which deliveries are pinned; the directory comes with the first.
-func openPins(fsys FS, dir string) (*pins, error) {
-	p := &pins{fs: fsys, dir: filepath.Join(dir, pinsDir), at: map[string]pin{}}
+func openPins(fsys FS, dir string, keys *Keys) (*pins, error) {
+	p := &pins{fs: fsys, dir: filepath.Join(dir, pinsDir), keys: keys, at: map[string]pin{}}
 	names, err := fsys.List(p.dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return p, nil
@@ -79,9 +81,11 @@ func (a *Archive) Pin(d *Delivery, until time.Time) error {
 		return nil
 	}
 	next := pin{d.Seq, until.Truncate(time.Second)}
-	payload := putDelivery(nil, d, id)
-	b := binary.LittleEndian.AppendUint32(make([]byte, 0, len(payload)+4), crc32.Checksum(payload, castagnoli))
-	if err := p.write(next.name(d.ID), append(b, payload...)); err != nil {
+	b, err := p.encode(d, id)
+	if err == nil {
+		err = p.write(next.name(d.ID), b)
+	}
+	if err != nil {
 		return fmt.Errorf("pin delivery %s: %w", d.ID, err)
 	}
 	if old, ok := p.at[d.ID]; ok && old.name(d.ID) != next.name(d.ID) {
@@ -89,6 +93,24 @@ func (a *Archive) Pin(d *Delivery, until time.Time) error {
 	}
 	p.at[d.ID] = next
 	return nil
+}
+
+// encode makes the file: 4 checksum of the payload, the payload; its complement where that
+// is sealed, under a salt of its own.
+func (p *pins) encode(d *Delivery, id ulid.ULID) ([]byte, error) {
+	payload, flip := putDelivery(nil, d, id), uint32(0)
+	if p.keys != nil {
+		at := d.ReceivedAt.UnixNano()
+		if err := p.keys.ready(d.Source, at); err != nil {
+			return nil, err
+		}
+		s, salt := &sealer{keys: p.keys}, rand.Uint64()
+		buf, from := s.begin(putDeliveryHead(beginFrame(nil), d, id), salt)
+		buf = s.end(putDeliveryRest(buf, d), 0, from, salt, typeDelivery, d.Seq, keyName{d.Source, monthOf(at)})
+		payload, flip = buf[frameHead:], ^uint32(0)
+	}
+	b := binary.LittleEndian.AppendUint32(make([]byte, 0, len(payload)+4), crc32.Checksum(payload, castagnoli)^flip)
+	return append(b, payload...), nil
 }
 
 func (p *pins) write(name string, b []byte) error {
@@ -130,11 +152,22 @@ func (p *pins) get(id string) (*Delivery, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read pinned delivery %s: %w", id, err)
 	}
-	if len(b) < 4 || binary.LittleEndian.Uint32(b) != crc32.Checksum(b[4:], castagnoli) {
+	if len(b) < 4 {
 		return nil, fmt.Errorf("pinned delivery %s: %w", id, ErrCorrupt)
 	}
-	var dec payloadReader
-	rec, err := dec.record(frame{typ: typeDelivery, seq: at.seq, payload: b[4:]})
+	f := frame{typ: typeDelivery, seq: at.seq, payload: b[4:]}
+	switch binary.LittleEndian.Uint32(b) {
+	case crc32.Checksum(b[4:], castagnoli):
+	case ^crc32.Checksum(b[4:], castagnoli):
+		f.flags = frameSealed
+	default:
+		return nil, fmt.Errorf("pinned delivery %s: %w", id, ErrCorrupt)
+	}
+	dec := payloadReader{keys: p.keys}
+	rec, err := dec.record(f)
+	if erased := (*ErasedError)(nil); errors.As(err, &erased) {
+		return nil, erased
+	}
 	if err != nil {
 		return nil, fmt.Errorf("pinned delivery %s: %w: %w", id, ErrCorrupt, err)
 	}

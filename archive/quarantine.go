@@ -45,6 +45,10 @@ func (a *Archive) Reject(d *Delivery) (kept bool, err error) {
 		q.log.nameOnly(d)
 		return false, nil
 	}
+	if err := a.ready(d); err != nil {
+		q.sampler.drop(d.Source, d.Reason)
+		return false, err
+	}
 	_, err = q.log.placeDelivery(d, true)
 	if err == nil {
 		q.log.wake()

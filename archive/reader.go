@@ -63,7 +63,7 @@ func (r *Reader) Skim(deliveries, outcomes bool) {
 const readAttempts = 5
 
 func (j *journal) newReader(from uint64) *Reader {
-	r := &Reader{j: j, from: max(from, 1), wake: make(chan struct{}, 1)}
+	r := &Reader{j: j, from: max(from, 1), wake: make(chan struct{}, 1), dec: payloadReader{keys: j.o.Keys}}
 	j.segMu.Lock()
 	j.readers[r] = struct{}{}
 	j.segMu.Unlock()
@@ -193,11 +193,17 @@ func (r *Reader) item(it scanItem) (Record, bool) {
 	if !f.typ.record() {
 		return Record{}, false
 	}
+	if f.seq <= r.last {
+		return Record{}, false // given before the segment was thinned into another
+	}
 	r.last = f.seq
 	if f.seq < r.from {
 		return Record{}, false
 	}
 	rec, err := r.dec.record(f)
+	if erased := (*ErasedError)(nil); errors.As(err, &erased) {
+		return Record{Seq: f.seq, Corrupt: r.j.markErased(erased)}, true
+	}
 	if err != nil {
 		return r.corruptAt(region{off: f.off, size: f.size, why: err.Error()}, f.seq, f.seq)
 	}
@@ -210,6 +216,13 @@ func (j *journal) mark(rec *Record) {
 	if rec.Delivery != nil {
 		rec.Delivery.Seq |= j.seqBit()
 	}
+}
+
+func (j *journal) markErased(e *ErasedError) *ErasedError {
+	if e.Delivery != nil {
+		e.Delivery.Seq |= j.seqBit()
+	}
+	return e
 }
 
 // corrupt reports a region. Which seqs were in it follows from its neighbours.
@@ -247,8 +260,7 @@ func (r *Reader) open() (bool, error) {
 	}
 	f, err := seg.acquire()
 	if errors.Is(err, errGone) {
-		r.seg = seg // what comes after it
-		return true, nil
+		return true, nil // removed or thinned: it is not in the list any more
 	}
 	if err != nil {
 		r.failures++

@@ -93,6 +93,9 @@ type Outcome struct {
 	Reason   string // why held, dead or filtered; for Published the route that took it
 	Of       string // delivery id of the twin, for Duplicate; for Published of the first that said the same state
 
+	// Source is whose key it is sealed under, where the archive is encrypted. It is not kept
+	// otherwise.
+	Source    string
 	Sink      string // which sink it concerns: "kafka:<cluster id>"
 	Topic     string
 	Partition int32

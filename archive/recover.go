@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"sort"
 	"strings"
 
@@ -60,6 +61,8 @@ type recovery struct {
 	floor      uint64 // number of the oldest segment that retention kept
 	head       segmentNote
 	look       bool          // nothing is repaired
+	keyed      bool          // there is a keyring
+	keys       *Keys         // of a check
 	carry      []carried     // what the next segment begins with
 	unsealed   *segment      // the newest one of the last life; may be sealed when there is a next
 	markers    func(*Marker) // sees the markers of what is scanned
@@ -82,11 +85,11 @@ func (r *recovery) run() error {
 	if err != nil {
 		return fmt.Errorf("list %s: %w", r.dir, err)
 	}
-	for _, name := range names {
-		r.leftover(name)
-	}
 	if err := r.readHeaders(names); err != nil {
 		return err
+	}
+	for _, name := range names {
+		r.leftover(name)
 	}
 	r.chain()
 	r.bounds()
@@ -99,7 +102,8 @@ func (r *recovery) run() error {
 // leftover deals with files that are no segments.
 func (r *recovery) leftover(name string) {
 	// What never got its name: nothing in it was acknowledged, or it is a copy.
-	isNew := strings.HasPrefix(name, newPrefix) || strings.HasPrefix(name, packPrefix) || strings.HasPrefix(name, oldPrefix)
+	isNew := strings.HasPrefix(name, newPrefix) || strings.HasPrefix(name, packPrefix) || strings.HasPrefix(name, oldPrefix) ||
+		strings.HasPrefix(name, thinPrefix)
 	if !isNew && !strings.HasPrefix(name, sparePrefix) && !strings.HasPrefix(name, usedPrefix) {
 		return
 	}
@@ -127,12 +131,16 @@ func (r *recovery) readHeaders(names []string) error {
 			r.skipped(first)
 			continue
 		}
+		if seg.head.sealed && !r.keyed && !r.look {
+			return fmt.Errorf("segment %s is encrypted: %w: there is none; put it back from a backup", r.path(name), ErrKeyring)
+		}
 		r.segs = append(r.segs, seg)
 	}
 	sort.SliceStable(r.segs, func(a, b int) bool { return r.segs[a].head.tag.number < r.segs[b].head.tag.number })
 	if n := len(r.segs); n > 0 && r.archive == 0 {
 		r.archive = r.segs[n-1].head.archive
 	}
+	r.dropCovered()
 	kept := r.segs[:0]
 	for _, seg := range r.segs {
 		r.lastNo = max(r.lastNo, seg.head.tag.number)
@@ -170,6 +178,25 @@ func (r *recovery) skippedName(name string) {
 	if first, ok := parseSegmentName(name); ok {
 		r.skipped(first)
 	}
+}
+
+// dropCovered leaves out what a thinned segment took over: a crash came before the file
+// was removed, or another process is about to.
+func (r *recovery) dropCovered() {
+	kept := r.segs[:0]
+	for _, seg := range r.segs {
+		if !slices.ContainsFunc(r.segs, func(by *segment) bool { return by.covers(seg) }) {
+			kept = append(kept, seg)
+			continue
+		}
+		if r.look {
+			continue
+		}
+		if err := r.fs.Remove(seg.path); err != nil {
+			r.note(seg.name, "is no longer needed and cannot be removed: %v", err)
+		}
+	}
+	r.segs = kept
 }
 
 // duplicate keeps that one of two files with the same number which has the right name.
@@ -263,6 +290,10 @@ func (r *recovery) chain() {
 // link sets where a segment ends, from the header of the next one that is there.
 func (r *recovery) link(seg, next *segment) {
 	pred := next.head.pred
+	if seg.head.thin.end > 0 {
+		seg.endThinned()
+		return
+	}
 	switch {
 	case next.head.archive == 0: // its header is lost: nobody vouches
 		r.unvouched(seg)

@@ -38,6 +38,9 @@ type sparePool struct {
 // on stable storage, so a segment that exists can always be told from a torn one.
 func (j *journal) roll(t tag, first uint64) error {
 	j.dropEmpty()
+	if err := j.o.Keys.begin(); err != nil {
+		return err
+	}
 	pred, old := j.predecessor()
 	f, tmp, size, err := j.blankFile()
 	if err != nil {
@@ -46,7 +49,7 @@ func (j *journal) roll(t tag, first uint64) error {
 	name := segmentName(first)
 	carry := j.encodeCarry(t)
 	h := segmentHeader{log: j.o.Kind, recycled: strings.HasPrefix(tmp, usedPrefix), tag: t, archive: j.o.Archive, first: first,
-		created: j.o.Now().UnixNano(), pred: pred, syncedTo: segmentHead + int64(carry.size)}
+		created: j.o.Now().UnixNano(), pred: pred, syncedTo: segmentHead + int64(carry.size), sealed: j.o.Keys != nil}
 	if err := j.install(f, append(h.block(), carry.buf...), tmp, name); err != nil {
 		// What was written there is no segment, whatever of it reaches the disk.
 		_ = f.Close()
@@ -85,6 +88,7 @@ func (j *journal) encodeCarry(t tag) *batch {
 	for _, c := range j.carry {
 		start := b.begin()
 		b.buf = append(b.buf, c.payload...)
+		b.buf[start+37] = c.flags
 		endFrame(b.buf[start:], 0, t, c.seq, segmentHead, c.typ)
 		b.add(start, c.seq, recordTime(c.payload))
 	}

@@ -23,7 +23,8 @@ import (
 //	8      2    format version, 1
 //	10     1    log: 0 deliveries, 1 quarantine, 2 cursors
 //	11     1    flags: bit 0 = the predecessor is poisoned: a write or sync of it failed;
-//	            bit 1 = the file was another segment before, and still holds its bytes
+//	            bit 1 = the file was another segment before, and still holds its bytes;
+//	            bit 2 = thinned (version 3); bit 3 = it has sealed records (version 3)
 //	12     4    0
 //	16     8    number of the segment, never given twice
 //	24     8    salt, random
@@ -46,6 +47,8 @@ import (
 // newest, and is scanned when the archive opens.
 //
 // Some time after it was sealed a segment is compressed: format version 2, see pack.go.
+// When it is due and something in it still waits, it is thinned (thin.go), and where the
+// archive is encrypted its records are sealed (seal.go): format version 3. A file has the lowest version that says what it is.
 const (
 	segmentMagic   = "PENSTOCK"
 	segmentVersion = 1
@@ -55,6 +58,7 @@ const (
 
 	predecessorPoisoned = 1 << 0
 	fileRecycled        = 1 << 1
+	segmentThinned      = 1 << 2
 
 	logMain       = 0
 	logQuarantine = 1
@@ -75,6 +79,8 @@ type segmentHeader struct {
 	pred     predecessor
 	syncedTo int64
 	pack     packing
+	thin     thinning
+	sealed   bool // it has sealed records
 }
 
 type predecessor struct {
@@ -101,6 +107,17 @@ func (h *segmentHeader) block() []byte {
 	if h.recycled {
 		b[11] |= fileRecycled
 	}
+	if h.sealed {
+		le.PutUint16(b[8:], thinnedVersion)
+		b[11] |= segmentSealed
+	}
+	if h.thin.end > 0 {
+		le.PutUint16(b[8:], thinnedVersion)
+		b[11] |= segmentThinned
+		le.PutUint64(b[104:], uint64(h.thin.end))
+		le.PutUint32(b[112:], h.thin.digest)
+		le.PutUint32(b[116:], h.thin.deliveries)
+	}
 	le.PutUint64(b[16:], h.tag.number)
 	le.PutUint64(b[24:], h.tag.salt)
 	le.PutUint64(b[32:], h.archive)
@@ -125,8 +142,9 @@ func parseHeader(b []byte) (segmentHeader, error) {
 		return segmentHeader{}, errors.New("the checksum of its header does not match")
 	}
 	v := le.Uint16(b[8:])
-	if v != segmentVersion && (v != packedVersion || b[10] == logCursors) {
-		return segmentHeader{}, fmt.Errorf("%w %d, this program reads %d and, of packed segments, %d", errVersion, v, segmentVersion, packedVersion)
+	if v < segmentVersion || v > thinnedVersion || v > segmentVersion && b[10] == logCursors {
+		return segmentHeader{}, fmt.Errorf("%w %d, this program reads %d and, of packed and of thinned or sealed segments, %d and %d",
+			errVersion, v, segmentVersion, packedVersion, thinnedVersion)
 	}
 	if first := le.Uint64(b[40:]); first == 0 || first > maxSeq {
 		return segmentHeader{}, fmt.Errorf("its header says that it begins with seq=%d", first)
@@ -134,6 +152,7 @@ func parseHeader(b []byte) (segmentHeader, error) {
 	h := segmentHeader{
 		log:      b[10],
 		recycled: b[11]&fileRecycled != 0,
+		sealed:   b[11]&segmentSealed != 0,
 		tag:      tag{number: le.Uint64(b[16:]), salt: le.Uint64(b[24:])},
 		archive:  le.Uint64(b[32:]),
 		first:    le.Uint64(b[40:]),
@@ -144,10 +163,16 @@ func parseHeader(b []byte) (segmentHeader, error) {
 		},
 		syncedTo: int64(le.Uint32(b[84:])),
 	}
-	if v == packedVersion {
+	if v == packedVersion || v == thinnedVersion && le.Uint64(b[88:]) != 0 {
 		h.pack = packing{size: int64(le.Uint64(b[88:])), table: int64(le.Uint64(b[96:]))}
 		if h.pack.size <= segmentHead || h.pack.size > math.MaxUint32 {
 			return segmentHeader{}, fmt.Errorf("its header says that it had %d bytes before it was packed", h.pack.size)
+		}
+	}
+	if b[11]&segmentThinned != 0 {
+		h.thin = thinning{end: int64(le.Uint64(b[104:])), digest: le.Uint32(b[112:]), deliveries: le.Uint32(b[116:])}
+		if h.thin.end < segmentHead || h.thin.end > math.MaxUint32 {
+			return segmentHeader{}, fmt.Errorf("its header says that its records end at %d", h.thin.end)
 		}
 	}
 	return h, nil
@@ -249,6 +274,11 @@ type segment struct {
 	marks    []mark
 	cuts     []region
 	tally    tally
+
+	// Retention's own, under retaining; see thin.go.
+	whole  bool      // it cannot be thinned
+	thinAt time.Time // it is not looked at before
+	inVain int       // how much waited when it was last looked at in vain
 }
 
 // errGone: retention removed the segment.

@@ -2,24 +2,27 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"penstock/archive"
+	"penstock/config"
 )
 
 func archiveCommand() *command {
 	return &command{name: "archive", short: "look at an archive directory, beside a running gateway or at a copy", sub: []*command{
 		{name: "check", args: "DIR", short: "is it sound? 0 sound, 1 damage (each named), 2 could not look",
 			setup: func(a *app, fs *flag.FlagSet) func(context.Context, []string) int {
-				asJSON := fs.Bool("json", false, "print JSON")
+				asJSON, conf := fs.Bool("json", false, "print JSON"), keyFlag(fs)
 				return func(_ context.Context, args []string) int {
 					if len(args) != 1 {
 						return a.usageError("archive check", "name one directory")
 					}
-					return a.archiveCheck(args[0], *asJSON)
+					return a.archiveCheck(args[0], *conf, *asJSON)
 				}
 			}},
 		{name: "stat", args: "DIR", short: "what is in it",
@@ -33,16 +36,123 @@ func archiveCommand() *command {
 				}
 			}},
 		exportCommand(),
+		{name: "rekey", args: "DIR", short: "wrap the keyring of a stopped gateway by the key now in the configuration", long: `
+The key in force is archive.encryption.key of the configuration, the ones before it stand in
+archive.encryption.previous. Bodies are not touched: their keys are wrapped anew. serve does
+the same when it starts.`,
+			setup: func(a *app, fs *flag.FlagSet) func(context.Context, []string) int {
+				conf := keyFlag(fs)
+				return func(_ context.Context, args []string) int {
+					if len(args) != 1 {
+						return a.usageError("archive rekey", "name one directory")
+					}
+					e, err := a.encryption(*conf)
+					if err == nil && e == nil {
+						err = errNoArchiveKey
+					}
+					if err == nil {
+						err = archive.Rekey(args[0], e.Key, e.Previous...)
+					}
+					if err != nil {
+						return a.fail(exitUsage, "%v", err)
+					}
+					return exitOK
+				}
+			}},
+		{name: "erase", args: "DIR", short: "destroy the key of what a source sent in a month, of a stopped gateway", long: `
+What that key sealed can then be read by nobody, in no copy of the archive that has the new
+keyring: bodies, headers, ids. The rows stay and say so; their bodies answer 410. The index
+is removed and rebuilt with the next start. Copies of the keyring elsewhere (backups) hold
+the key still: replace them.`,
+			setup: func(a *app, fs *flag.FlagSet) func(context.Context, []string) int {
+				conf := keyFlag(fs)
+				source, month := fs.String("source", "", "`NAME` of the source"), fs.String("month", "", "`YYYY-MM`, UTC, by the time of receipt; it must be over")
+				return func(_ context.Context, args []string) int {
+					if len(args) != 1 || *source == "" || *month == "" {
+						return a.usageError("archive erase", "name one directory, --source and --month")
+					}
+					return a.archiveErase(args[0], *conf, *source, *month)
+				}
+			}},
 	}}
 }
 
+// errNoArchiveKey says where a key is taken from.
+var errNoArchiveKey = errors.New("the archive is encrypted: name the configuration with -c, or put its key into PENSTOCK_ARCHIVE_KEY")
+
+func keyFlag(fs *flag.FlagSet) *string {
+	return fs.String("c", "", "configuration `FILE` whose archive.encryption holds the key; without it PENSTOCK_ARCHIVE_KEY is taken")
+}
+
+// encryption gives the keys of a configuration or of the environment; nil where there are none.
+func (a *app) encryption(file string) (*archive.Encryption, error) {
+	if file == "" {
+		text := os.Getenv("PENSTOCK_ARCHIVE_KEY")
+		if text == "" {
+			return nil, nil
+		}
+		key, err := config.Secret(text).Key()
+		if err != nil {
+			return nil, fmt.Errorf("PENSTOCK_ARCHIVE_KEY: %w", err)
+		}
+		return &archive.Encryption{Key: key}, nil
+	}
+	conf, err := config.Load(file, a.w.Catalogue)
+	if err != nil {
+		return nil, err
+	}
+	return ArchiveEncryption(conf)
+}
+
+// ArchiveEncryption is what the configuration encrypts the archive with; nil: nothing.
+func ArchiveEncryption(conf *config.Config) (*archive.Encryption, error) {
+	key, previous, err := VaultKeys(conf)
+	if key == nil {
+		return nil, err
+	}
+	return &archive.Encryption{Key: key, Previous: previous}, nil
+}
+
+// archiveKeys opens the keyring of an archive; nil where there is none, or no key.
+func (a *app) archiveKeys(dir, file string) (*archive.Keys, error) {
+	e, err := a.encryption(file)
+	if err != nil || e == nil {
+		return nil, err
+	}
+	return archive.OpenKeys(dir, *e)
+}
+
+func (a *app) archiveErase(dir, file, source, month string) int {
+	e, err := a.encryption(file)
+	if err == nil && e == nil {
+		err = errNoArchiveKey
+	}
+	if err != nil {
+		return a.fail(exitUsage, "%v", err)
+	}
+	before, err := archive.EraseKey(dir, *e, source, month)
+	if err != nil {
+		return a.fail(exitUsage, "%v", err)
+	}
+	if !before.IsZero() {
+		fmt.Fprintf(a.Stdout, "the key of %s for %s was destroyed on %s already\n", source, month, before.Format(time.DateOnly))
+		return exitOK
+	}
+	fmt.Fprintf(a.Stdout, "the key of %s for %s is destroyed; the index is rebuilt with the next start\n", source, month)
+	return exitOK
+}
+
 // archiveCheck: 0 sound, 1 damage, 2 could not look.
-func (a *app) archiveCheck(dir string, asJSON bool) int {
+func (a *app) archiveCheck(dir, conf string, asJSON bool) int {
+	keys, err := a.archiveKeys(dir, conf)
+	if err != nil {
+		return a.fail(exitUsage, "%v", err)
+	}
 	lines := a.Stdout
 	if asJSON {
 		lines = io.Discard
 	}
-	res, err := archive.Check(dir, lines)
+	res, err := archive.CheckWith(dir, keys, lines)
 	if err != nil {
 		return a.fail(exitUsage, "%v", err)
 	}

@@ -25,6 +25,7 @@ type exportFlags struct {
 	limit              int
 	quiet              bool
 	filter             archive.Filter
+	keys               *archive.Keys
 }
 
 func exportCommand() *command {
@@ -47,7 +48,7 @@ skipped; the exit code is then 1.`,
 			fs.BoolVar(&f.outcomes, "outcomes", false, "outcomes too (ndjson, with --source, --from and --to alone)")
 			fs.IntVar(&f.limit, "limit", 0, "`NUMBER` of deliveries; 0 = all")
 			fs.BoolVar(&f.quiet, "quiet", false, "no progress on standard error")
-			text := fs.String("text", "", "`TEXT` in bodies and headers")
+			text, conf := fs.String("text", "", "`TEXT` in bodies and headers"), keyFlag(fs)
 			return func(ctx context.Context, args []string) int {
 				if len(args) != 1 {
 					return a.usageError("archive export", "name one directory")
@@ -59,6 +60,14 @@ skipped; the exit code is then 1.`,
 				if err := f.read(v); err != nil {
 					return a.usageError("archive export", "%v", err)
 				}
+				keys, err := a.archiveKeys(args[0], *conf)
+				if err == nil && keys == nil && archive.Encrypted(args[0]) {
+					err = errNoArchiveKey
+				}
+				if err != nil {
+					return a.fail(exitUsage, "%v", err)
+				}
+				f.keys = keys
 				return a.export(ctx, args[0], f)
 			}
 		}}
@@ -127,7 +136,7 @@ func (a *app) export(ctx context.Context, dir string, f *exportFlags) int {
 	}
 	out := bufio.NewWriterSize(file, 1<<20)
 	damaged := 0
-	e := &archive.Export{Dir: dir, Rejected: f.rejected, Filter: f.filter, Damaged: func(err error) {
+	e := &archive.Export{Dir: dir, Keys: f.keys, Rejected: f.rejected, Filter: f.filter, Damaged: func(err error) {
 		damaged++
 		fmt.Fprintf(a.Stderr, "damage: %v\n", err)
 	}}
@@ -192,7 +201,7 @@ func (a *app) exportLog(ctx context.Context, e *archive.Export, out io.Writer) e
 	enc := json.NewEncoder(out)
 	enc.SetEscapeHTML(false)
 	f := &e.Filter
-	return archive.Walk(e.Dir, e.Rejected, func(r archive.Record) error {
+	return archive.WalkWith(e.Dir, e.Keys, e.Rejected, func(r archive.Record) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

@@ -111,11 +111,12 @@ type Archive struct {
 	Retention   Retention   `yaml:"retention" doc:"when whole segments go, oldest first; never what a sink has not had"`
 	Quarantine  Quarantine  `yaml:"quarantine" doc:"refused deliveries"`
 	SegmentSize Size        `yaml:"segment_size" default:"64MiB" min:"1MiB" max:"1GiB" doc:"size of one file of the log"`
-	Encryption  *Encryption `yaml:"encryption" doc:"keeps sealed what the API and handshakes deliver: merchants' credentials, captured secrets"`
+	Encryption  *Encryption `yaml:"encryption" doc:"encrypts what is archived from then on, and keeps sealed what the API and handshakes deliver: merchants' credentials, captured secrets"`
 	Reserve     int         `yaml:"reserve" default:"5" min:"0" max:"50" doc:"percent of the disk kept free; at it ingest answers 503"`
 }
 
-// Encryption is the archive's key. It seals the vault; bodies are not encrypted by it.
+// Encryption is the archive's key. It wraps the keyring that deliveries are encrypted under,
+// and seals the vault.
 type Encryption struct {
 	Key      Secret   `yaml:"key" required:"true" doc:"32 bytes in hexadecimal or base64 (openssl rand -hex 32)"`
 	Previous []Secret `yaml:"previous" doc:"keys that were in force before: what they sealed is sealed again under key"`

@@ -42,7 +42,7 @@ type commit struct {
 // outcome begins the outcome of an event.
 func (c *core) outcome(ev *parcel, kind archive.OutcomeKind) *archive.Outcome {
 	o := &archive.Outcome{Delivery: ev.ref.seq, Item: ev.ref.item, Items: max(ev.items, 1), Kind: kind, At: c.p.o.Now(),
-		Sink: c.p.sinkName, Partition: -1, Offset: -1, Fields: ev.fields}
+		Source: ev.source.name, Sink: c.p.sinkName, Partition: -1, Offset: -1, Fields: ev.fields}
 	if ev.replay != nil && !ev.redrive {
 		o.Replay = ev.replay.ID
 	}

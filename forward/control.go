@@ -117,6 +117,16 @@ func (p *Pump) ReleaseHeld(delivery, by string) error {
 // on (archive.SetKeep).
 func (p *Pump) Keep() uint64 { return p.keep.Load() }
 
+// Waiting lists the deliveries with seqs from..to that have no final outcome, and with
+// archive.QuarantineBit in both the refused ones whose release is not done. Retention
+// copies them forward (archive.SetWaiting); it asks for those above Keep only when Keep is
+// not 0. ok is false while the pump has not seen the log that far.
+func (p *Pump) Waiting(from, to uint64) (seqs []uint64, ok bool) {
+	synced := p.o.Archive.Synced()
+	led := p.counted()
+	return led.waiting(from, to, synced)
+}
+
 // Stats is what readiness, the page and /api/v1/stats say about publishing.
 type Stats struct {
 	State       string            `json:"state"` // live, or what it waits for

@@ -48,8 +48,11 @@ type ledger struct {
 	open   int
 	multi  map[uint64][]uint8 // deliveries with several events, while some are done
 	quar   map[ref]uint8      // released deliveries: state per event
-	pos    uint64             // last seq seen
-	oldest struct {
+	// released are those whose release is promised and not done, by seq with the quarantine
+	// bit: what is known of their events.
+	released map[uint64][]uint8
+	pos      uint64 // last seq seen
+	oldest   struct {
 		seq uint64
 		at  time.Time
 	}
@@ -61,7 +64,7 @@ type ledger struct {
 
 // newLedger begins a ledger that has seen everything below from.
 func newLedger(from uint64) *ledger {
-	return &ledger{pos: max(from, 1) - 1, chunks: map[uint64]*chunk{}, multi: map[uint64][]uint8{}, quar: map[ref]uint8{}, held: newHeldScan(),
+	return &ledger{pos: max(from, 1) - 1, chunks: map[uint64]*chunk{}, multi: map[uint64][]uint8{}, quar: map[ref]uint8{}, released: map[uint64][]uint8{}, held: newHeldScan(),
 		asked: make(chan struct{}, 1)}
 }
 
@@ -116,6 +119,13 @@ func (l *ledger) add(r *archive.Record) {
 		}
 	case r.Outcome != nil:
 		l.outcome(r.Outcome)
+	case r.Marker != nil && r.Marker.Kind == archive.ReleaseMarker:
+		seq, ok := archive.SeqOf(r.Marker.Key)
+		// Of a second release of what a former life had done already nothing comes.
+		again := l.held != nil && l.quar[ref{seq, 0}] == stateFinal
+		if ok && seq&archive.QuarantineBit != 0 && !again {
+			l.released[seq] = nil
+		}
 	}
 }
 
@@ -139,6 +149,7 @@ func (l *ledger) outcome(o *archive.Outcome) {
 	}
 	if o.Delivery&archive.QuarantineBit != 0 {
 		l.quar[ref{o.Delivery, o.Item}] = state
+		l.settleReleased(o, state)
 		return
 	}
 	c := l.chunk(o.Delivery, false)
@@ -158,6 +169,67 @@ func (l *ledger) outcome(o *archive.Outcome) {
 		return
 	}
 	l.close(o.Delivery, c)
+}
+
+func (l *ledger) settleReleased(o *archive.Outcome, state uint8) {
+	s, ok := l.released[o.Delivery]
+	if !ok {
+		return
+	}
+	for len(s) < max(o.Items, 1) {
+		s = append(s, stateNone)
+	}
+	if o.Item >= 0 && o.Item < len(s) {
+		s[o.Item] = state
+	}
+	l.released[o.Delivery] = s
+	for _, v := range s {
+		if v != stateFinal {
+			return
+		}
+	}
+	delete(l.released, o.Delivery)
+}
+
+// withdraw forgets a release of which nothing can come.
+func (l *ledger) withdraw(seq uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.released, seq)
+}
+
+// waiting lists the deliveries from..to that are not done, of the log or, with the
+// quarantine bit in both, the released ones. ok is false where the ledger has not seen
+// the log up to there, or, for releases, up to synced.
+func (l *ledger) waiting(from, to, synced uint64) (seqs []uint64, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if from&archive.QuarantineBit != 0 {
+		for seq := range l.released {
+			if seq >= from && seq <= to {
+				seqs = append(seqs, seq)
+			}
+		}
+		slices.Sort(seqs)
+		return seqs, l.pos >= synced
+	}
+	if l.pos < min(to, synced) {
+		return nil, false
+	}
+	for i := from >> chunkBits; i <= to>>chunkBits; i++ {
+		c := l.chunks[i]
+		if c == nil || c.n == 0 {
+			continue
+		}
+		for w, word := range c.open {
+			for ; word != 0; word &= word - 1 {
+				if seq := i<<chunkBits + uint64(w*64) + uint64(bits.TrailingZeros64(word)); seq >= from && seq <= to {
+					seqs = append(seqs, seq)
+				}
+			}
+		}
+	}
+	return seqs, true
 }
 
 func (l *ledger) several(c *chunk, o *archive.Outcome, state uint8) {

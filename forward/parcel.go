@@ -23,6 +23,7 @@ const (
 	reasonTooLarge   = "too_large"        // and there is no admin.public_url to point to
 	reasonRefused    = "refused_by_kafka" // the broker refuses the record for what it is
 	reasonDamaged    = "archive_damaged"  // the delivery's record cannot be read (any more)
+	reasonErased     = "erased"           // its key was destroyed before it was published
 	reasonNoEvent    = "no_event"         // the delivery carries none
 )
 
@@ -278,6 +279,11 @@ func (p *Pump) deadLetter(ev *parcel, d *archive.Delivery, info *SourceInfo, e *
 // load reads an event again whose bytes were given up.
 func (p *Pump) load(ev *parcel) error {
 	d, err := p.delivery(ev)
+	var erased *archive.ErasedError
+	if errors.As(err, &erased) {
+		ev.dead, ev.unasked, ev.msg = reasonErased, true, nil
+		return nil
+	}
 	if errors.Is(err, archive.ErrNotFound) || errors.Is(err, archive.ErrCorrupt) {
 		ev.dead, ev.unasked, ev.msg = reasonDamaged, true, nil
 		return nil

@@ -116,6 +116,7 @@ type rig struct {
 	mu     sync.Mutex // protects epoch, epochs
 	epochs map[uint64]string
 	last   uint64 // seq of the last delivery
+	keep   archive.Options
 }
 
 func newRig(t *testing.T, change func(*Options)) *rig {
@@ -137,7 +138,12 @@ func newRig(t *testing.T, change func(*Options)) *rig {
 
 func (r *rig) openArchive() {
 	r.t.Helper()
-	a, err := archive.Open(r.dir, archive.Options{SegmentBytes: 1 << 20, ReservePercent: -1})
+	o := r.keep
+	o.ReservePercent = -1
+	if o.SegmentBytes == 0 {
+		o.SegmentBytes = 1 << 20
+	}
+	a, err := archive.Open(r.dir, o)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -103,6 +103,8 @@ func (p *Pump) readRecord(b *readBatch, r *archive.Record, scanEnd uint64) (size
 			return 0
 		}
 		evs = p.read(r.Delivery, nil)
+	case r.Corrupt != nil:
+		evs = p.readErased(r, scanEnd)
 	case r.Marker != nil && r.Marker.Kind == archive.ReleaseMarker:
 		evs = p.readReleased(r.Marker)
 	}
@@ -128,10 +130,28 @@ func (p *Pump) readRecord(b *readBatch, r *archive.Record, scanEnd uint64) (size
 	return size
 }
 
+// readErased: a delivery whose key was destroyed before it was published ends as a dead
+// letter without a body, so that nobody waits for it.
+func (p *Pump) readErased(r *archive.Record, scanEnd uint64) []*parcel {
+	var erased *archive.ErasedError
+	if !errors.As(r.Corrupt, &erased) || erased.Delivery == nil || erased.Delivery.Verdict != archive.Accepted {
+		return nil
+	}
+	if r.Seq <= scanEnd && p.led.Load().closed(r.Seq) {
+		return nil
+	}
+	ev := p.plain(erased.Delivery, nil)
+	ev.dead = reasonErased
+	return []*parcel{ev}
+}
+
 func (p *Pump) readReleased(m *archive.Marker) []*parcel {
 	d, err := p.o.Archive.Get(m.Key)
 	if err != nil {
 		p.log.Error("released delivery cannot be read", zap.String("delivery", m.Key), zap.Error(err))
+		if seq, ok := archive.SeqOf(m.Key); ok {
+			p.led.Load().withdraw(seq)
+		}
 		return nil
 	}
 	if d.Verdict == archive.Accepted {

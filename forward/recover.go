@@ -62,7 +62,7 @@ func (p *Pump) recovered(ev *parcel, a *Ack) archive.Outcome {
 		ev, _ = p.rebuild(ItemRef{m.Delivery, m.Item, m.Replay, m.Repeats})
 	}
 	if ev != nil {
-		o.Items, o.Fields, o.Reason = max(ev.items, 1), ev.fields, ev.to.word
+		o.Items, o.Fields, o.Reason, o.Source = max(ev.items, 1), ev.fields, ev.to.word, ev.source.name
 		if m.Replay == "" && !ev.unasked {
 			o.Identity, o.Content = ev.claim.ID, ev.claim.Content
 			if m.Repeats == "" {

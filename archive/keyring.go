@@ -1,0 +1,602 @@
+package archive
+
+import (
+	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"maps"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// The keyring holds a key per source and month, each wrapped by the configured key. The
+// bodies are sealed under keys that are derived from those (seal.go): the configured key
+// can be changed without a look at them, and what a source sent in a month can be erased
+// by destroying 32 bytes.
+//
+// The file `keyring` is text: a line "penstock keyring 1", one JSON document, a line
+// "crc32c " with the checksum (8 digits, hexadecimal) of all before it. In the document
+// "check" is a constant, sealed, by which a wrong key is known, and "keys" is a list of
+// source, month, created, and either key (base64 of 12 bytes nonce and the sealed key,
+// with source and month as its additional data) or erased (when). The wrapping key is
+// HKDF-SHA256 of the configured one; see wrapLabel.
+//
+// It is replaced whole: written, synced, renamed, the directory synced; then, the same
+// way, `keyring.copy`, which is read where the first is damaged: without its keys an
+// archive is lost.
+const (
+	keyringName  = "keyring"
+	keyringCopy  = "keyring.copy"
+	keyringNew   = "keyring.new"
+	keyringFirst = "penstock keyring 1\n"
+	keyringSum   = "crc32c "
+	wrapLabel    = "penstock archive keyring 1"
+	keyringCheck = "penstock archive"
+
+	// KeyBytes is the size of a key.
+	KeyBytes = 32
+	// maxKeyring bounds what is read: a thousand sources for twenty years have 60 MB.
+	maxKeyring = 256 << 20
+)
+
+// Errors of keys. Open and OpenKeys give them before anything is written.
+var (
+	// ErrNoKey: the archive is encrypted, and no key was given.
+	ErrNoKey = errors.New("the archive is encrypted: give its key (archive.encryption.key)")
+	// ErrWrongKey: the keyring is wrapped by another key.
+	ErrWrongKey = errors.New("the archive's keyring is wrapped by another key: put the old one among archive.encryption.previous, or give it back")
+	// ErrKeyring: the keyring is damaged, with its copy, or gone.
+	ErrKeyring = errors.New("the archive's keyring cannot be used")
+)
+
+// Encryption is what an archive is encrypted with.
+type Encryption struct {
+	Key      []byte   // 32 bytes
+	Previous [][]byte // keys that were in force before; what they wrap is wrapped again under Key
+}
+
+// keyName says which key: the month is year*12 + month-1, UTC.
+type keyName struct {
+	source string
+	month  uint32
+}
+
+func monthOf(ns int64) uint32 {
+	t := time.Unix(0, ns).UTC()
+	return uint32(t.Year()*12 + int(t.Month()) - 1)
+}
+
+func monthText(m uint32) string { return fmt.Sprintf("%04d-%02d", m/12, m%12+1) }
+
+func parseMonth(s string) (uint32, error) {
+	t, err := time.Parse("2006-01", s)
+	if err != nil {
+		return 0, fmt.Errorf("month %q is not of the form 2006-01", s)
+	}
+	return uint32(t.Year()*12 + int(t.Month()) - 1), nil
+}
+
+func (n keyName) aad() []byte { return []byte(n.source + "\x00" + monthText(n.month)) }
+
+// sourceKey is the key of a source and month, or when it was destroyed.
+type sourceKey struct {
+	key     [KeyBytes]byte
+	created time.Time
+	erased  time.Time
+}
+
+// Keys is an archive's keyring, opened. It is safe for concurrent use.
+type Keys struct {
+	fs       FS
+	dir      string
+	wrapping cipher.AEAD
+	now      func() time.Time
+	findings []finding
+	rewrap   bool // something is wrapped by a previous key, or the copy is not what it should be
+
+	there    atomic.Bool // the file is on stable storage
+	changing sync.Mutex  // one change at a time
+	names    atomic.Pointer[map[keyName]*sourceKey]
+
+	cacheMu sync.Mutex
+	cache   map[openName]cipher.AEAD
+}
+
+// OpenKeys opens the keyring of the archive in dir for reading, beside a running gateway
+// or of a copy. It is nil, without an error, where the archive is not encrypted.
+func OpenKeys(dir string, e Encryption) (*Keys, error) {
+	if !Encrypted(dir) {
+		return nil, nil
+	}
+	return loadKeys(lookFS{OS()}, dir, &e)
+}
+
+// Encrypted says whether the archive in dir has a keyring.
+func Encrypted(dir string) bool { return hasKeyring(OS(), dir) }
+
+func hasKeyring(fsys FS, dir string) bool {
+	names, err := fsys.List(dir)
+	return err == nil && (slices.Contains(names, keyringName) || slices.Contains(names, keyringCopy))
+}
+
+func newWrapping(key []byte) (cipher.AEAD, error) {
+	if len(key) != KeyBytes {
+		return nil, fmt.Errorf("a key has %d bytes, not %d", len(key), KeyBytes)
+	}
+	k, err := hkdf.Key(sha256.New, key, nil, wrapLabel, KeyBytes)
+	if err != nil {
+		return nil, err
+	}
+	return newGCM(k)
+}
+
+func newGCM(key []byte) (cipher.AEAD, error) {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
+}
+
+// loadKeys reads the keyring. With e nil there must be none. Nothing is written.
+func loadKeys(fsys FS, dir string, e *Encryption) (*Keys, error) {
+	there := hasKeyring(fsys, dir)
+	if e == nil || len(e.Key) == 0 {
+		if there {
+			return nil, ErrNoKey
+		}
+		return nil, nil
+	}
+	k := &Keys{fs: fsys, dir: dir, now: time.Now, cache: map[openName]cipher.AEAD{}}
+	k.names.Store(&map[keyName]*sourceKey{})
+	var opening []cipher.AEAD
+	for _, key := range append([][]byte{e.Key}, e.Previous...) {
+		aead, err := newWrapping(key)
+		if err != nil {
+			return nil, fmt.Errorf("open the keyring: %w", err)
+		}
+		opening = append(opening, aead)
+	}
+	k.wrapping = opening[0]
+	if !there {
+		return k, nil
+	}
+	k.there.Store(true)
+	first, err := readKeyring(fsys, filepath.Join(dir, keyringName), opening)
+	if errors.Is(err, ErrWrongKey) {
+		return nil, err
+	}
+	second, err2 := readKeyring(fsys, filepath.Join(dir, keyringCopy), opening)
+	use := first
+	switch {
+	case err != nil && err2 != nil:
+		return nil, fmt.Errorf("%w: %w; its copy: %w", ErrKeyring, err, err2)
+	case err != nil:
+		k.findings = append(k.findings, finding{file: keyringName, damage: true, text: fmt.Sprintf("cannot be used (%v); its copy is", err)})
+		use, k.rewrap = second, true
+	case err2 != nil:
+		k.findings = append(k.findings, finding{file: keyringCopy, damage: !errors.Is(err2, errNoFile), text: fmt.Sprintf("cannot be used (%v); it is written anew with the next start", err2)})
+		k.rewrap = true
+	}
+	k.rewrap = k.rewrap || use.old || second != nil && second.old
+	k.names.Store(&use.names)
+	return k, nil
+}
+
+// keyringDoc is the document of the file.
+type keyringDoc struct {
+	Check []byte       `json:"check"`
+	Keys  []keyringKey `json:"keys"`
+}
+
+type keyringKey struct {
+	Source  string     `json:"source"`
+	Month   string     `json:"month"`
+	Created time.Time  `json:"created"`
+	Key     []byte     `json:"key,omitempty"`
+	Erased  *time.Time `json:"erased,omitempty"`
+}
+
+// keyringRead is a file that was read.
+type keyringRead struct {
+	names map[keyName]*sourceKey
+	old   bool // it is wrapped by a previous key
+}
+
+var errNoFile = errors.New("it is not there")
+
+func readKeyring(fsys FS, path string, opening []cipher.AEAD) (*keyringRead, error) {
+	text, err := readWhole(fsys, path)
+	if err != nil {
+		return nil, err
+	}
+	doc, err := parseKeyring(text)
+	if err != nil {
+		return nil, err
+	}
+	with := -1
+	for i, aead := range opening {
+		if plain, err := unwrap(aead, doc.Check, nil); err == nil && string(plain) == keyringCheck {
+			with = i
+			break
+		}
+	}
+	if with < 0 {
+		return nil, ErrWrongKey
+	}
+	r := &keyringRead{names: make(map[keyName]*sourceKey, len(doc.Keys)), old: with > 0}
+	for _, e := range doc.Keys {
+		month, err := parseMonth(e.Month)
+		if err != nil {
+			return nil, err
+		}
+		name, s := keyName{e.Source, month}, &sourceKey{created: e.Created}
+		if e.Erased != nil {
+			s.erased = *e.Erased
+		} else {
+			plain, err := unwrap(opening[with], e.Key, name.aad())
+			if err != nil || len(plain) != KeyBytes {
+				return nil, fmt.Errorf("the key of source %q for %s does not open", e.Source, e.Month)
+			}
+			s.key = [KeyBytes]byte(plain)
+		}
+		r.names[name] = s
+	}
+	return r, nil
+}
+
+func readWhole(fsys FS, path string) ([]byte, error) {
+	f, err := fsys.Open(path, false)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errNoFile, err)
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return nil, err
+	}
+	if size > maxKeyring {
+		return nil, fmt.Errorf("it has %d bytes", size)
+	}
+	b := make([]byte, size)
+	if n, err := f.ReadAt(b, 0); n < len(b) && err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return b, nil
+}
+
+func parseKeyring(text []byte) (*keyringDoc, error) {
+	rest, ok := bytes.CutPrefix(text, []byte(keyringFirst))
+	if !ok {
+		return nil, errors.New("it does not begin as a keyring of this version")
+	}
+	i := bytes.LastIndex(rest, []byte("\n"+keyringSum))
+	if i < 0 {
+		return nil, errors.New("it does not end as a keyring")
+	}
+	want := fmt.Sprintf("%s%08x\n", keyringSum, crc32.Checksum(text[:len(keyringFirst)+i+1], castagnoli))
+	if string(rest[i+1:]) != want {
+		return nil, errors.New("its checksum does not match")
+	}
+	var doc keyringDoc
+	if err := json.Unmarshal(rest[:i], &doc); err != nil {
+		return nil, err
+	}
+	return &doc, nil
+}
+
+func wrap(aead cipher.AEAD, plain, aad []byte) ([]byte, error) {
+	nonce := make([]byte, aead.NonceSize(), aead.NonceSize()+len(plain)+aead.Overhead())
+	if _, err := rand.Read(nonce); err != nil {
+		return nil, err
+	}
+	return aead.Seal(nonce, nonce, plain, aad), nil
+}
+
+func unwrap(aead cipher.AEAD, b, aad []byte) ([]byte, error) {
+	if len(b) < aead.NonceSize() {
+		return nil, errPayload
+	}
+	return aead.Open(nil, b[:aead.NonceSize()], b[aead.NonceSize():], aad)
+}
+
+// text makes the file.
+func (k *Keys) text(names map[keyName]*sourceKey) ([]byte, error) {
+	doc := keyringDoc{Keys: []keyringKey{}}
+	var err error
+	if doc.Check, err = wrap(k.wrapping, []byte(keyringCheck), nil); err != nil {
+		return nil, err
+	}
+	for name, s := range names {
+		e := keyringKey{Source: name.source, Month: monthText(name.month), Created: s.created}
+		if !s.erased.IsZero() {
+			e.Erased = &s.erased
+		} else if e.Key, err = wrap(k.wrapping, s.key[:], name.aad()); err != nil {
+			return nil, err
+		}
+		doc.Keys = append(doc.Keys, e)
+	}
+	slices.SortFunc(doc.Keys, func(a, b keyringKey) int { return bytes.Compare([]byte(a.Month+a.Source), []byte(b.Month+b.Source)) })
+	body, err := json.MarshalIndent(doc, "", " ")
+	if err != nil {
+		return nil, err
+	}
+	text := append([]byte(keyringFirst), body...)
+	text = append(text, '\n')
+	return fmt.Appendf(text, "%s%08x\n", keyringSum, crc32.Checksum(text, castagnoli)), nil
+}
+
+// save makes names durable. After an error the file may hold them or not; nobody uses
+// a key that is not known to be there.
+func (k *Keys) save(names map[keyName]*sourceKey) error {
+	text, err := k.text(names)
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{keyringName, keyringCopy} {
+		if err := k.replace(name, text); err != nil {
+			return fmt.Errorf("write %s: %w", name, err)
+		}
+	}
+	k.names.Store(&names)
+	k.there.Store(true)
+	k.cacheMu.Lock()
+	clear(k.cache)
+	k.cacheMu.Unlock()
+	return nil
+}
+
+func (k *Keys) replace(name string, text []byte) error {
+	tmp := filepath.Join(k.dir, keyringNew)
+	_ = k.fs.Remove(tmp) // a half of an earlier attempt; where it cannot be removed Create says so
+	f, err := k.fs.Create(tmp)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(text, 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := k.fs.Rename(tmp, filepath.Join(k.dir, name)); err != nil {
+		return err
+	}
+	return k.fs.SyncDir(k.dir)
+}
+
+// ready makes sure that source has a key for the month of ns, on stable storage. That it
+// has one costs a look into a map.
+func (k *Keys) ready(source string, ns int64) error {
+	name := keyName{source, monthOf(ns)}
+	if s := (*k.names.Load())[name]; s != nil && s.erased.IsZero() {
+		return nil
+	}
+	return k.create(name)
+}
+
+// create makes the key of a source's new month. The sources that had one the month before
+// get theirs along: at the turn of a month the file is written once, not a hundred times.
+func (k *Keys) create(name keyName) error {
+	k.changing.Lock()
+	defer k.changing.Unlock()
+	have := *k.names.Load()
+	if s := have[name]; s != nil {
+		if s.erased.IsZero() {
+			return nil
+		}
+		return fmt.Errorf("%w: the key of source %s for %s was destroyed on %s, and the clock says that it is still %s",
+			ErrUnavailable, name.source, monthText(name.month), s.erased.Format(time.DateOnly), monthText(name.month))
+	}
+	next := maps.Clone(have)
+	want := []keyName{name}
+	for other := range have {
+		if other.month+1 == name.month {
+			want = append(want, keyName{other.source, name.month})
+		}
+	}
+	for _, n := range want {
+		if next[n] != nil {
+			continue
+		}
+		s := &sourceKey{created: k.now().UTC().Truncate(time.Second)}
+		if _, err := rand.Read(s.key[:]); err != nil {
+			return fmt.Errorf("%w: make a key: %w", ErrUnavailable, err)
+		}
+		next[n] = s
+	}
+	if err := k.save(next); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return nil
+}
+
+// begin makes sure that there is a keyring before there is a segment that wants one.
+func (k *Keys) begin() error {
+	if k == nil || k.there.Load() {
+		return nil
+	}
+	k.changing.Lock()
+	defer k.changing.Unlock()
+	if k.there.Load() {
+		return nil
+	}
+	return k.save(*k.names.Load())
+}
+
+// tidy wraps again what a previous key wraps, and repairs one file from the other.
+func (k *Keys) tidy() error {
+	if !k.rewrap {
+		return nil
+	}
+	k.changing.Lock()
+	defer k.changing.Unlock()
+	if err := k.save(*k.names.Load()); err != nil {
+		return err
+	}
+	k.rewrap = false
+	return nil
+}
+
+// erase destroys the key of a source's month, in both files: what it sealed can be read by
+// nobody, ever. Only a month that is over can be erased. It says when, if that was done
+// before.
+func (k *Keys) erase(source, month string) (before time.Time, err error) {
+	m, err := parseMonth(month)
+	if err != nil {
+		return before, err
+	}
+	if m >= monthOf(k.now().UnixNano()) {
+		return before, fmt.Errorf("%s is not over: its key is still in use", month)
+	}
+	k.changing.Lock()
+	defer k.changing.Unlock()
+	have := *k.names.Load()
+	s := have[keyName{source, m}]
+	if s == nil {
+		return before, fmt.Errorf("%w: there is no key of source %q for %s", ErrNotFound, source, month)
+	}
+	if !s.erased.IsZero() {
+		return s.erased, nil
+	}
+	next := maps.Clone(have)
+	next[keyName{source, m}] = &sourceKey{created: s.created, erased: k.now().UTC().Truncate(time.Second)}
+	return before, k.save(next)
+}
+
+// openName names a key that bodies are sealed under.
+type openName struct {
+	keyName
+	salt uint64
+}
+
+// maxOpenKeys bounds the derived keys that are kept: about 1 KiB each.
+const maxOpenKeys = 2048
+
+// aead gives the key that a record was sealed under.
+func (k *Keys) aead(n openName) (cipher.AEAD, error) {
+	k.cacheMu.Lock()
+	defer k.cacheMu.Unlock()
+	if a := k.cache[n]; a != nil {
+		return a, nil
+	}
+	s := (*k.names.Load())[n.keyName]
+	if s == nil {
+		return nil, errNoSuchKey
+	}
+	if !s.erased.IsZero() {
+		return nil, &ErasedError{Source: n.source, Month: monthText(n.month), At: s.erased}
+	}
+	a, err := s.derive(n.salt)
+	if err != nil {
+		return nil, err
+	}
+	if len(k.cache) >= maxOpenKeys {
+		clear(k.cache)
+	}
+	k.cache[n] = a
+	return a, nil
+}
+
+func (s *sourceKey) derive(salt uint64) (cipher.AEAD, error) {
+	var b [8]byte
+	binary.LittleEndian.PutUint64(b[:], salt)
+	key, err := hkdf.Key(sha256.New, s.key[:], b[:], sealLabel, KeyBytes)
+	if err != nil {
+		return nil, err
+	}
+	return newGCM(key)
+}
+
+// errNoSuchKey: the keyring was lost and made anew, or is of another archive.
+var errNoSuchKey = errors.New("the keyring has no key for it")
+
+// ErasedError says that a record can be read by nobody any more, on purpose. It is an
+// ErrCorrupt, so that whoever asks for a body is answered 410 with it.
+type ErasedError struct {
+	Seq      uint64
+	Source   string
+	Month    string
+	At       time.Time
+	Delivery *Delivery // what is left of it: seq, id, time, source, epoch and verdict
+}
+
+// Error says what was erased, and when.
+func (e *ErasedError) Error() string {
+	return fmt.Sprintf("it was erased: the key of source %s for %s was destroyed on %s", e.Source, e.Month, e.At.UTC().Format(time.DateOnly))
+}
+
+// Is makes errors.Is(err, ErrCorrupt) true.
+func (e *ErasedError) Is(target error) bool { return target == ErrCorrupt }
+
+// Rekey wraps the keyring of the archive in dir by another key, with the archive closed.
+// previous are the keys that it may be wrapped by now. Bodies are not touched.
+func Rekey(dir string, key []byte, previous ...[]byte) error {
+	return withKeys(dir, Encryption{Key: key, Previous: previous}, func(k *Keys) error {
+		k.rewrap = true
+		return k.tidy()
+	})
+}
+
+// EraseKey destroys the key of a source's month, with the archive closed, and the index,
+// which knows ids of what it sealed and is rebuilt with the next start. It says when, if
+// that was done before.
+func EraseKey(dir string, e Encryption, source, month string) (before time.Time, err error) {
+	err = withKeys(dir, e, func(k *Keys) error {
+		if before, err = k.erase(source, month); err != nil {
+			return err
+		}
+		return removeIndex(filepath.Join(dir, indexDir))
+	})
+	return before, err
+}
+
+func withKeys(dir string, e Encryption, f func(*Keys) error) (err error) {
+	fsys := OS()
+	if !hasKeyring(fsys, dir) {
+		return fmt.Errorf("%w: %s has none", ErrKeyring, dir)
+	}
+	lock, err := fsys.Lock(filepath.Join(dir, lockName))
+	if err != nil {
+		return fmt.Errorf("stop the gateway first: %w", err)
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	k, err := loadKeys(fsys, dir, &e)
+	if err != nil {
+		return err
+	}
+	return f(k)
+}
+
+// checkKeyring says what is wrong with the two files of the keyring, without a key.
+func checkKeyring(fsys FS, dir string) (found []finding) {
+	if !hasKeyring(fsys, dir) {
+		return nil
+	}
+	for _, name := range []string{keyringName, keyringCopy} {
+		text, err := readWhole(fsys, filepath.Join(dir, name))
+		if err == nil {
+			_, err = parseKeyring(text)
+		}
+		switch {
+		case errors.Is(err, errNoFile) && name == keyringCopy:
+			found = append(found, finding{file: name, text: "is not there; the next start writes it"})
+		case err != nil:
+			found = append(found, finding{file: name, damage: true, text: fmt.Sprintf("cannot be used: %v", err)})
+		}
+	}
+	return found
+}

@@ -1,0 +1,567 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+// pumped is what a pump knows: which deliveries have no final outcome.
+type pumped struct {
+	mu       sync.Mutex
+	open     []uint64 // sorted
+	released []uint64 // with the QuarantineBit
+	blind    bool
+}
+
+func (p *pumped) keep() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.blind {
+		return 0
+	}
+	if len(p.open) == 0 {
+		return maxSeq
+	}
+	return p.open[0]
+}
+
+func (p *pumped) waiting(from, to uint64) (list []uint64, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range append(slices.Clone(p.open), p.released...) {
+		if s >= from && s <= to {
+			list = append(list, s)
+		}
+	}
+	return list, !p.blind
+}
+
+// see says whether the pump knows what waits.
+func (p *pumped) see(sees bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.blind = !sees
+}
+
+func (p *pumped) add(seq uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.open = append(p.open, seq)
+}
+
+func (p *pumped) done(seqs ...uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.open = slices.DeleteFunc(p.open, func(s uint64) bool { return slices.Contains(seqs, s) })
+	p.released = slices.DeleteFunc(p.released, func(s uint64) bool { return slices.Contains(seqs, s) })
+}
+
+func outcomeOf(d *Delivery, kind OutcomeKind) []Outcome {
+	return []Outcome{{Delivery: d.Seq, Items: 1, Kind: kind, At: d.ReceivedAt, Sink: "kafka:test", Partition: -1, Offset: -1,
+		Fields: Fields{OrderID: fmt.Sprintf("order-%d", d.Seq)}}}
+}
+
+// thinFill appends n deliveries with the outcomes that they have: every tenth is held.
+func thinFill(t testing.TB, a *Archive, p *pumped, c *clock, n int) (held, all []*Delivery) {
+	t.Helper()
+	epoch := a.RegisterEpoch("source-0", []byte(`{"definition":1}`))
+	for i := range n {
+		d := kb(testDelivery(i), 1)
+		d.Epoch = epoch
+		mustAppend(t, a, d)
+		kind := Published
+		if i%10 == 3 {
+			kind = Held
+			held = append(held, d)
+			p.add(d.Seq)
+		}
+		if err := a.AppendOutcomes(outcomeOf(d, kind)); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, d)
+		c.add(time.Minute)
+	}
+	return held, all
+}
+
+// inLog reads the log: deliveries, and the last outcome of each.
+func inLog(t testing.TB, a *Archive) (map[uint64]*Delivery, map[uint64]OutcomeKind) {
+	t.Helper()
+	ds, os := map[uint64]*Delivery{}, map[uint64]OutcomeKind{}
+	for _, rec := range readAll(t, a.NewReader(0)) {
+		switch {
+		case rec.Corrupt != nil:
+			t.Fatal(rec.Corrupt)
+		case rec.Delivery != nil:
+			if ds[rec.Seq] != nil {
+				t.Fatalf("seq=%d is there twice", rec.Seq)
+			}
+			ds[rec.Seq] = rec.Delivery
+		case rec.Outcome != nil:
+			os[rec.Outcome.Delivery] = rec.Outcome.Kind
+		}
+	}
+	return ds, os
+}
+
+// TestThin: what waits outlives its segment, with seq, id, body, time, epoch and outcome;
+// what does not is gone, from the index too; and all of it again in the next life.
+func TestThin(t *testing.T) {
+	for _, noPack := range []bool{true, false} {
+		t.Run(fmt.Sprintf("noPack=%t", noPack), func(t *testing.T) { testThin(t, noPack) })
+	}
+}
+
+func testThin(t *testing.T, noPack bool) {
+	dir, c, p := t.TempDir(), newClock(), new(pumped)
+	o := Options{NoPack: noPack, SegmentBytes: minSegmentBytes, Now: c.now, Retention: Retention{Age: time.Hour}, Keep: p.keep, Waiting: p.waiting}
+	a := mustOpen(t, dir, o)
+	held, all := thinFill(t, a, p, c, 400)
+	if !noPack {
+		eventually(t, "packed", func() bool { n, done := packed(a); return n > 0 && done })
+	}
+	before := a.log.bytes.Load()
+	p.see(false)
+	a.retain()
+	if a.log.bytes.Load() != before {
+		t.Fatal("something was removed while nobody knew what waits")
+	}
+	p.see(true)
+	for life := range 3 {
+		eventually(t, "the index", func() bool { return a.Indexed() >= a.Synced() })
+		a.retain()
+		n := len(held)
+		young := a.log.segs[len(a.log.segs)-1].head.first
+		if got := a.log.count(); life == 0 && got > 24 {
+			t.Fatalf("%d segments for %d deliveries that wait and the young", got, n)
+		}
+		ds, os := inLog(t, a)
+		for _, d := range held {
+			if ds[d.Seq] == nil || os[d.Seq] != Held {
+				t.Fatalf("life %d: held seq=%d: %v, outcome %s", life, d.Seq, ds[d.Seq], os[d.Seq])
+			}
+			sameDelivery(t, ds[d.Seq], d)
+			got, err := a.Get(d.ID)
+			if err != nil {
+				t.Fatalf("life %d: get seq=%d: %v", life, d.Seq, err)
+			}
+			sameDelivery(t, got, d)
+			a.oldEpochs = epochCache{}
+			a.log.epochs.docs.Store(nil)
+			if doc, err := a.Epoch(d.Epoch, d.Seq); err != nil || string(doc) != `{"definition":1}` {
+				t.Fatalf("life %d: epoch of seq=%d: %q %v", life, d.Seq, doc, err)
+			}
+		}
+		gone := 0
+		for _, d := range all {
+			if ds[d.Seq] == nil {
+				gone++
+				if _, err := a.Get(d.ID); !errors.Is(err, ErrNotFound) {
+					t.Fatalf("life %d: seq=%d is not in the log, and Get says %v", life, d.Seq, err)
+				}
+			}
+		}
+		if gone < 200 {
+			t.Fatalf("life %d: only %d of %d are gone (young from %d)", life, gone, len(all), young)
+		}
+		eventually(t, "the index forgets", func() bool {
+			page, err := a.Query(context.Background(), Filter{Limit: MaxLimit})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(page.Rows) == len(ds)
+		})
+		for _, d := range held {
+			page, err := a.Query(context.Background(), Filter{OrderID: fmt.Sprintf("order-%d", d.Seq)})
+			if err != nil || len(page.Rows) != 1 || page.Rows[0].ID != d.ID || page.Rows[0].Outcome != "held" {
+				t.Fatalf("life %d: by order: %+v %v", life, page.Rows, err)
+			}
+		}
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if res, err := Check(dir, io.Discard); err != nil || !res.Sound() {
+			t.Fatalf("life %d: %v %q", life, err, res.Damage)
+		}
+		// Half of what waits is published before the next life looks.
+		a = mustOpen(t, dir, o)
+		for _, d := range held[:n/2] {
+			if err := a.AppendOutcomes(outcomeOf(d, Published)); err != nil {
+				t.Fatal(err)
+			}
+			p.done(d.Seq)
+		}
+		held = held[n/2:]
+		c.add(2 * thinRest)
+	}
+	if d := a.Damage(); len(d) > 0 {
+		t.Fatal(d)
+	}
+}
+
+// TestThinnedOutcomesStay: a delivery that stays in a thinned segment although it is done
+// keeps its outcome, wherever that stood: without it a start would publish it again.
+func TestThinnedOutcomesStay(t *testing.T) {
+	c, p := newClock(), new(pumped)
+	a := mustOpen(t, t.TempDir(), Options{NoIndex: true, NoPack: true, SegmentBytes: minSegmentBytes, Now: c.now,
+		Retention: Retention{Age: time.Hour}, Keep: p.keep, Waiting: p.waiting})
+	var held []*Delivery
+	small := func(n int, kind OutcomeKind) *Delivery {
+		d := testDelivery(n)
+		d.Body = make([]byte, 100)
+		mustAppend(t, a, d)
+		if kind == Held {
+			p.add(d.Seq)
+			held = append(held, d)
+		}
+		if err := a.AppendOutcomes(outcomeOf(d, kind)); err != nil {
+			t.Fatal(err)
+		}
+		c.add(time.Second)
+		return d
+	}
+	p.see(false)
+	for n := range 400 {
+		small(n, []OutcomeKind{Published, Held}[n%2])
+	}
+	p.see(true)
+	c.add(2 * time.Hour)
+	a.retain()
+	// Of each file some are done, too few to make another. Their outcomes stand in segments
+	// that go.
+	done := map[uint64]bool{}
+	for i := 5; i < len(held); i += 12 {
+		if err := a.AppendOutcomes(outcomeOf(held[i], Published)); err != nil {
+			t.Fatal(err)
+		}
+		p.done(held[i].Seq)
+		done[held[i].Seq] = true
+	}
+	for n := range 200 {
+		small(1000+n, Published)
+	}
+	stayed := 0
+	for range 6 {
+		c.add(2 * time.Hour)
+		a.retain()
+		ds, os := inLog(t, a)
+		for _, d := range held {
+			switch {
+			case !done[d.Seq] && (ds[d.Seq] == nil || os[d.Seq] != Held):
+				t.Fatalf("held seq=%d: outcome %q", d.Seq, os[d.Seq])
+			case done[d.Seq] && ds[d.Seq] != nil:
+				stayed++
+				if os[d.Seq] != Published {
+					t.Fatalf("seq=%d is still there, and its outcome is %q", d.Seq, os[d.Seq])
+				}
+			}
+		}
+	}
+	if stayed == 0 {
+		t.Fatal("nothing that is done stayed: this tests nothing")
+	}
+}
+
+// TestThinWhileReading: a reader that stands in a segment which is thinned goes on without
+// a gap and without a repeat.
+func TestThinWhileReading(t *testing.T) {
+	c, p := newClock(), new(pumped)
+	a := mustOpen(t, t.TempDir(), Options{NoIndex: true, NoPack: true, SegmentBytes: minSegmentBytes, Now: c.now,
+		Retention: Retention{Age: time.Minute}, Keep: p.keep, Waiting: p.waiting})
+	p.see(false)
+	held, _ := thinFill(t, a, p, c, 300)
+	p.see(true)
+	rng := seeded(t)
+	for round := range 20 {
+		r := a.NewReader(0)
+		seen := map[uint64]bool{}
+		var last uint64
+		stop := rng.IntN(60)
+		if round == 0 {
+			stop = 35 // in the middle of what becomes one
+		}
+		for n := 0; ; n++ {
+			if n == stop {
+				c.add(2 * thinRest)
+				p.done(held[0].Seq)
+				held = held[1:]
+				a.retain()
+			}
+			rec, ok, err := r.TryNext()
+			if err != nil || rec.Corrupt != nil {
+				t.Fatal(err, rec.Corrupt)
+			}
+			if !ok {
+				break
+			}
+			if rec.Seq <= last {
+				t.Fatalf("seq=%d after %d", rec.Seq, last)
+			}
+			last = rec.Seq
+			seen[rec.Seq] = rec.Delivery != nil
+		}
+		r.Close()
+		for _, d := range held {
+			if !seen[d.Seq] {
+				t.Fatalf("held seq=%d was passed over", d.Seq)
+			}
+		}
+	}
+}
+
+// TestWalkBesideThinning: an export beside a gateway that thins gives what waits once.
+func TestWalkBesideThinning(t *testing.T) {
+	dir, c, p := t.TempDir(), newClock(), new(pumped)
+	a := mustOpen(t, dir, Options{NoIndex: true, NoPack: true, SegmentBytes: minSegmentBytes, Now: c.now,
+		Retention: Retention{Age: time.Minute}, Keep: p.keep, Waiting: p.waiting})
+	p.see(false)
+	held, _ := thinFill(t, a, p, c, 300)
+	p.see(true)
+	for n := 0; len(held) > 3; n++ {
+		var last uint64
+		seen := map[uint64]bool{}
+		count := 0
+		err := Walk(dir, false, func(rec Record) error {
+			if rec.Corrupt != nil {
+				return rec.Corrupt
+			}
+			if rec.Seq <= last {
+				return fmt.Errorf("seq=%d after %d", rec.Seq, last)
+			}
+			last = rec.Seq
+			if rec.Delivery != nil {
+				seen[rec.Seq] = true
+			}
+			if count++; count == 5*n {
+				c.add(2 * thinRest)
+				p.done(held[0].Seq)
+				held = held[1:]
+				a.retain()
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range held {
+			if !seen[d.Seq] {
+				t.Fatalf("round %d: held seq=%d was passed over", n, d.Seq)
+			}
+		}
+		p.done(held[0].Seq)
+		held = held[1:]
+	}
+}
+
+// TestQuarantineKeepsReleases: the oldest refusals go first, and never one whose release
+// was promised.
+func TestQuarantineKeepsReleases(t *testing.T) {
+	dir, p := t.TempDir(), new(pumped)
+	a := mustOpen(t, dir, Options{NoIndex: true, Quarantine: Quarantine{Size: 256 << 10}, Keep: p.keep, Waiting: p.waiting})
+	q := a.quarantine.log
+	var wanted []*Delivery
+	for n := range 200 {
+		d := kb(rejected(n), 4)
+		d.Source = fmt.Sprintf("source-%d", n)
+		if _, err := a.Reject(d); err != nil {
+			t.Fatal(err)
+		}
+		seq := d.Seq &^ QuarantineBit
+		q.mu.Lock()
+		q.cur.born = time.Time{} // due now
+		q.mu.Unlock()
+		q.wake()
+		eventually(t, "synced", func() bool { return q.synced.Load() >= seq })
+		if n == 3 || n == 70 {
+			if err := a.AppendMarker(&Marker{Kind: ReleaseMarker, At: time.Now(), Key: d.ID, Data: []byte("{}")}); err != nil {
+				t.Fatal(err)
+			}
+			p.mu.Lock()
+			p.released = append(p.released, d.Seq)
+			p.mu.Unlock()
+			wanted = append(wanted, d)
+		}
+		a.retain()
+	}
+	if got := q.bytes.Load(); got > 256<<10 {
+		t.Fatalf("quarantine has %d bytes", got)
+	}
+	for _, d := range wanted {
+		got, err := a.Get(d.ID)
+		if err != nil {
+			t.Fatalf("%s waits for its release: %v", d.Source, err)
+		}
+		sameDelivery(t, got, d)
+	}
+	first, err := a.Get(wanted[0].ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.done(wanted[0].Seq, wanted[1].Seq)
+	for n := range 80 {
+		d := kb(rejected(n), 4)
+		d.Source = fmt.Sprintf("later-%d", n)
+		if _, err := a.Reject(d); err != nil {
+			t.Fatal(err)
+		}
+		seq := d.Seq &^ QuarantineBit
+		q.mu.Lock()
+		q.cur.born = time.Time{}
+		q.mu.Unlock()
+		q.wake()
+		eventually(t, "synced", func() bool { return q.synced.Load() >= seq })
+		a.retain()
+	}
+	if _, err := a.Get(first.ID); !errors.Is(err, ErrNotFound) {
+		t.Fatalf("what was released and is done is still there: %v", err)
+	}
+	if err := a.AppendMarker(&Marker{Kind: ReleaseMarker, Key: first.ID}); !errors.Is(err, ErrNotFound) {
+		t.Fatalf("release of what is gone: %v", err)
+	}
+	if res, err := Check(dir, io.Discard); err != nil || !res.Sound() {
+		t.Fatalf("%v %q", err, res.Damage)
+	}
+}
+
+// TestThinCrashes: wherever a crash or a fault meets the thinning, what waits is there once
+// and intact, with its outcome, and nothing is taken for damage.
+func TestThinCrashes(t *testing.T) {
+	disk := newCrashFS(rand.New(rand.NewPCG(1, 1)))
+	c, p := newClock(), new(pumped)
+	o := Options{FS: disk, NoIndex: true, NoPack: true, SegmentBytes: minSegmentBytes, Now: c.now}
+	a := mustOpen(t, worldDir, o)
+	held, _ := thinFill(t, a, p, c, 120)
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	base := disk.powerCut()
+	ops := map[string]int{}
+	first := firstSeed(t)
+	for seed := first; seed < first+uint64(crashes(t, 3)); seed++ {
+		for _, fault := range []error{errCrashed, errInjected} {
+			for n := 1; ; n++ {
+				done, hit, err := thinCrash(base, held, p, c, n, seed, fault)
+				if err != nil {
+					t.Fatalf("seed %d, operation %d (%s): %v: %v", seed, n, hit, fault, err)
+				}
+				if done {
+					break
+				}
+				ops[hit]++
+			}
+		}
+	}
+	t.Log(ops)
+	for _, op := range []string{"create thin", "write thin", "sync thin", "rename segment", "remove segment", "syncdir segments"} {
+		if ops[op] == 0 {
+			t.Errorf("no fault met %q: %v", op, ops)
+		}
+	}
+}
+
+// thinCrash lets one life thin what an earlier one left until its n-th operation fails.
+func thinCrash(base *crashFS, held []*Delivery, p *pumped, c *clock, n int, seed uint64, fault error) (done bool, hit string, err error) {
+	disk := base.kill()
+	disk.rng = rand.New(rand.NewPCG(seed, uint64(n)))
+	var mu sync.Mutex
+	disk.fail = func(op, name string, k int) error {
+		if k < n || errors.Is(fault, errInjected) && k > n {
+			return nil
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if k == n {
+			hit = op + " " + kindOfFile(name)
+		}
+		return fault
+	}
+	o := Options{FS: disk, NoIndex: true, NoPack: true, SegmentBytes: minSegmentBytes, Now: c.now,
+		Retention: Retention{Age: time.Minute}, Keep: p.keep, Waiting: p.waiting}
+	a, err := Open(worldDir, o)
+	if err == nil {
+		a.retain()
+		a.retain()
+		_ = a.Close()
+	} else if !errors.Is(err, errCrashed) && !errors.Is(err, errInjected) {
+		return false, hit, err
+	}
+	done = disk.ops < n
+	disk.fail = nil
+	if seed%3 == 0 {
+		disk = disk.kill()
+	} else {
+		disk = disk.powerCut()
+	}
+	o.FS = disk
+	for life := range 2 {
+		if res, err := check(disk, worldDir, nil); err != nil || !res.Sound() {
+			return done, hit, fmt.Errorf("check in life %d: %w %q", life, err, res.Damage)
+		}
+		a, err = Open(worldDir, o)
+		if err != nil {
+			return done, hit, err
+		}
+		if err := heldThere(a, held); err != nil {
+			return done, hit, errors.Join(err, a.Close())
+		}
+		a.retain()
+		err = heldThere(a, held)
+		if err = errors.Join(err, a.Close()); err != nil {
+			return done, hit, fmt.Errorf("thinned again: %w", err)
+		}
+	}
+	return done, hit, nil
+}
+
+func kindOfFile(name string) string {
+	base := filepath.Base(name)
+	switch {
+	case len(base) > 5 && base[:5] == thinPrefix:
+		return "thin"
+	case filepath.Ext(base) == segmentSuffix:
+		return "segment"
+	}
+	return base
+}
+
+func heldThere(a *Archive, held []*Delivery) error {
+	if d := a.Damage(); len(d) > 0 {
+		return fmt.Errorf("damage: %q", d)
+	}
+	ds, os := map[uint64]bool{}, map[uint64]OutcomeKind{}
+	r := a.NewReader(0)
+	defer r.Close()
+	for {
+		rec, ok, err := r.TryNext()
+		if err != nil || rec.Corrupt != nil {
+			return errors.Join(err, rec.Corrupt)
+		}
+		if !ok {
+			break
+		}
+		if rec.Delivery != nil {
+			if ds[rec.Seq] {
+				return fmt.Errorf("seq=%d is there twice", rec.Seq)
+			}
+			ds[rec.Seq] = true
+		}
+		if rec.Outcome != nil {
+			os[rec.Outcome.Delivery] = rec.Outcome.Kind
+		}
+	}
+	for _, d := range held {
+		got, err := a.Get(d.ID)
+		if err != nil || string(got.Body) != string(d.Body) || got.Seq != d.Seq || !got.ReceivedAt.Equal(d.ReceivedAt) || !ds[d.Seq] || os[d.Seq] != Held {
+			return fmt.Errorf("held seq=%d: %w, outcome %q", d.Seq, err, os[d.Seq])
+		}
+	}
+	return nil
+}
