@@ -285,6 +285,11 @@ func (p *program) health() admin.Health {
 		if s.Away {
 			h.Degraded = append(h.Degraded, "kafka")
 		}
+		for topic, n := range s.MinInsync {
+			if n < forward.SafeReplicas {
+				h.Degraded = append(h.Degraded, fmt.Sprintf("answers wait for topic %s, and its min.insync.replicas is %d, not %d", topic, n, forward.SafeReplicas))
+			}
+		}
 		for topic, reason := range s.Blocked {
 			h.Degraded = append(h.Degraded, "topic "+topic+": "+reason)
 		}

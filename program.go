@@ -188,6 +188,7 @@ func (p *program) buildIngest(conf *config.Config, reg *prometheus.Registry) err
 	}
 	p.warn(warnings)
 	lives := p.captures(list)
+	p.later(conf, list)
 	if err := p.ingest.SetSources(list); err != nil {
 		return err
 	}
@@ -282,6 +283,7 @@ func (p *program) reload(next *config.Config, restart []string) error {
 		return err
 	}
 	lives := p.captures(list)
+	p.later(next, list)
 	if err := p.admin.SetTokens(tokens(next)); err != nil {
 		return err
 	}

@@ -224,6 +224,7 @@ type Source struct {
 	PublicURL   string              `yaml:"public_url" check:"url" doc:"what this provider calls: an origin, or with a path the whole URL"`
 	AllowIPs    []string            `yaml:"allow_ips" check:"allow" doc:"addresses that may call: CIDRs, addresses, or provider for its published list; unset = all"`
 	Dedupe      SourceDedupe        `yaml:"dedupe" doc:"of this source"`
+	Ack         SourceAck           `yaml:"ack" doc:"when the provider is answered"`
 	AllowMode   string              `yaml:"allow_ips_mode" default:"enforce" enum:"enforce|shadow" doc:"shadow: nobody is refused for the address; what would have been is logged and counted"`
 	MaxBody     Size                `yaml:"max_body" min:"1KiB" max:"256MiB" doc:"largest body; unset = ingest.max_body"`
 	Tolerance   *time.Duration      `yaml:"tolerance" min:"0s" max:"366d" doc:"how far a signed timestamp may be off; 0s = not checked; unset = as the provider says"`
@@ -254,6 +255,20 @@ type SourceDedupe struct {
 	Group    string        `yaml:"group" check:"name" doc:"sources of one group know each other's events"`
 	Identity string        `yaml:"identity" enum:"body" doc:"body: the hash of the signed content stands for the event id; unset = as the provider says"`
 }
+
+// SourceAck is what a 2xx of one source means.
+type SourceAck struct {
+	After      string        `yaml:"after" default:"archived" enum:"archived|published|upstream" doc:"archived: it is on this node's disk; published: Kafka has it; upstream: the HTTP target has answered, and its answer goes to the provider"`
+	Deadline   time.Duration `yaml:"deadline" default:"4s" min:"100ms" max:"2m" doc:"for published and upstream: then 503 with Retry-After; the delivery is kept and sent anyway"`
+	MaxWaiting int           `yaml:"max_waiting" default:"1024" min:"1" max:"100000" doc:"for published and upstream: answers that wait at once; above it 503"`
+}
+
+// The values of SourceAck.After.
+const (
+	AfterArchived  = "archived"
+	AfterPublished = "published"
+	AfterUpstream  = "upstream"
+)
 
 // Rate is how many deliveries a source takes.
 type Rate struct {

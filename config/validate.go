@@ -197,6 +197,7 @@ func (d *decoder) validateSource(c *Config, i int, names, paths map[string]int) 
 		s.PublicURL = c.Ingest.PublicURL
 	}
 	d.validateWindow(c, s, path)
+	d.validateAck(c, s, path+".ack")
 	if s.ClientCA != "" && c.Ingest.TLS == nil {
 		d.fail(d.where(path+".client_ca"), path+".client_ca", "wants TLS on the ingest listener", "add ingest.tls")
 	}

@@ -66,6 +66,7 @@ func (c *core) ripens() bool {
 // published notes that Kafka has the event.
 func (c *core) published(ev *parcel, a *Ack) {
 	ev.arrived(true)
+	c.tell(ev, !ev.pointer, nil)
 	o := c.outcome(ev, archive.Published)
 	o.Topic, o.Partition, o.Offset = ev.topic, a.Partition, a.Offset
 	o.Of, o.Reason = ev.repeats, ev.to.word
@@ -84,6 +85,7 @@ func (c *core) buried(ev *parcel, a Ack, sent bool) {
 	o := c.outcome(ev, archive.Dead)
 	o.Reason, o.Topic = ev.dead, ev.topic
 	o.Partition, o.Offset = a.Partition, a.Offset
+	c.tellOf(ev, o, 0)
 	c.settle(settled{ev: ev, o: o, ack: a, hasAck: sent})
 }
 

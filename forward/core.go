@@ -211,6 +211,7 @@ func (c *core) admit(ev *parcel) bool {
 	case ev.filtered != "":
 		o := c.outcome(ev, archive.Filtered)
 		o.Reason = ev.filtered
+		c.tellOf(ev, o, 0)
 		c.settle(settled{ev: ev, o: o})
 		return false
 	case ev.dead != "" && ev.topic == "":

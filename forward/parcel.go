@@ -72,6 +72,7 @@ type parcel struct {
 	missing  bool   // its definition is not there
 	big      bool   // goes by claim-check
 	freed    bool   // let out of its paused source by hand
+	pointer  bool   // what is published is a pointer: the body is in this archive alone
 	redriven bool   // has a held outcome in the log
 	pass     *gate  // was taken out of this gate and may go through it
 	origin   *gate  // counts this event in its flying
@@ -221,6 +222,7 @@ func (p *Pump) message(ev *parcel, d *archive.Delivery, info *SourceInfo, e *pro
 		return
 	}
 	if ev.big || len(e.Payload) > p.o.MaxEventSize {
+		ev.pointer = true
 		if p.o.AdminURL == "" {
 			p.deadLetter(ev, d, info, e, reasonTooLarge)
 			return

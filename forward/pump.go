@@ -58,8 +58,10 @@ type Pump struct {
 	running bool
 	heldN   int
 	parkedN int
-	keep    atomic.Uint64 // first seq that a restart would read; 0 = all
-	changes atomic.Uint64 // of paused and of definitions
+	keep    atomic.Uint64          // first seq that a restart would read; 0 = all
+	changes atomic.Uint64          // of paused and of definitions
+	awaits  atomic.Pointer[awaits] // nil: nobody waits for the sink
+	safety  safety
 }
 
 // New returns a pump; nothing is read or sent before Run.
@@ -284,6 +286,7 @@ func (p *Pump) live(ctx context.Context, c *core, cur cursor, scanEnd uint64) {
 	wg.Go(func() { p.committer(c, stop) })
 	wg.Go(func() { p.runJobs(inner) })
 	wg.Go(func() { p.watchRegressions(inner) })
+	wg.Go(func() { p.watchSafety(inner) })
 	p.setState("live")
 	p.log.Info("publishing", zap.String("sink", p.sinkName), zap.Uint64("cursor", cur.Seq), zap.Int("unpublished", p.Unpublished()))
 	c.run(reads)
