@@ -35,7 +35,7 @@ func TestAckMistakes(t *testing.T) {
 			t.Errorf("%s%s: got %v, want %s", forward, source, err, want)
 		}
 	}
-	f("", "    ack: {after: published}\n", "a.yaml:6:11: sources[0].ack.after: published wants Kafka")
+	f("", "    ack: {after: published}\n", "a.yaml:6:18: sources[0].ack.after: published wants Kafka")
 	f(kafkaForward, "    ack: {after: sent}\n", "a.yaml:7:18: sources[0].ack.after")
 	f(kafkaForward, "    ack: {after: published, deadline: 1h}\n", "sources[0].ack.deadline")
 	f(kafkaForward, "    ack: {then: published}\n", "sources[0].ack.then: unknown key")
