@@ -55,6 +55,11 @@ type ledger struct {
 	}
 	held *heldScan // only while the log is scanned at start
 
+	// mine and ours say which deliveries and which sinks' outcomes count: several pumps
+	// read one log. nil: all of them.
+	mine func(d *archive.Delivery) bool
+	ours func(sink string) bool
+
 	tailed atomic.Bool   // somebody reads the log into it
 	asked  chan struct{} // somebody wants it up to date
 }
@@ -97,6 +102,8 @@ func (l *ledger) catchUp(seq uint64) {
 
 // add takes one record of the log into account.
 func (l *ledger) add(r *archive.Record) {
+	// Whose a delivery is stands in its epoch: that is looked up outside of the lock.
+	counts := r.Delivery != nil && r.Delivery.Verdict == archive.Accepted && (l.mine == nil || l.mine(r.Delivery))
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if r.Seq <= l.pos {
@@ -104,7 +111,7 @@ func (l *ledger) add(r *archive.Record) {
 	}
 	l.pos = r.Seq
 	switch {
-	case r.Delivery != nil && r.Delivery.Verdict == archive.Accepted:
+	case counts:
 		c := l.chunk(r.Seq, true)
 		if w, b := bit(r.Seq); c.open[w]&b == 0 {
 			c.open[w] |= b
@@ -127,7 +134,7 @@ func (l *ledger) settle(o *archive.Outcome) {
 }
 
 func (l *ledger) outcome(o *archive.Outcome) {
-	if o.Replay != "" {
+	if o.Replay != "" || l.ours != nil && !l.ours(o.Sink) {
 		return
 	}
 	state := uint8(stateFinal)

@@ -147,6 +147,9 @@ func (p *Pump) read(d *archive.Delivery, rel *release) []*parcel {
 		ev.missing = true
 		return []*parcel{ev}
 	}
+	if p.kind == kindHTTP {
+		return []*parcel{p.asRequest(d, info, rel)}
+	}
 	evs, err := readEvents(info, d)
 	if err != nil {
 		p.log.Warn("delivery cannot be read", zap.String("source", d.Source), zap.Uint64("seq", d.Seq), zap.Error(err))
@@ -175,12 +178,7 @@ func (p *Pump) plain(d *archive.Delivery, rel *release) *parcel {
 
 // build makes the event with its claim and its message.
 func (p *Pump) build(d *archive.Delivery, info *SourceInfo, e *provider.Event, i int, way *placement, rel *release) *parcel {
-	group := info.Group
-	if group == "" {
-		group = d.Source
-	} else {
-		group = "group:" + group
-	}
+	group := groupOf(d, info)
 	ev := &parcel{ref: ref{d.Seq, i}, event: way.event, to: way.to, delivery: d.ID, source: p.source(d.Source), received: d.ReceivedAt,
 		occurred: e.OccurredAt, released: rel, failure: e.FailureReason}
 	typ := typeOf(info, e)
@@ -315,6 +313,10 @@ func (p *Pump) load(ev *parcel) error {
 
 // rerender makes the message again after something about the event changed.
 func (p *Pump) rerender(ev *parcel, d *archive.Delivery) error {
+	if p.kind == kindHTTP {
+		ev.mark()
+		return nil
+	}
 	info := p.lookup(d)
 	if info == nil {
 		ev.missing, ev.msg = true, nil

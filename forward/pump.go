@@ -24,10 +24,15 @@ import (
 
 // Keys of the pump in the archive's State.
 const (
-	sinkKey     = "sink/kafka"  // the cluster's id, as it was last seen
-	startKey    = "start/kafka" // where a sink without a cursor begins
-	pausePrefix = "pause/"      // one key per paused source
-	jobPrefix   = "replay/"     // one key per replay job
+	sinkKey     = "sink/"  // + kind: the cluster's id, as it was last seen
+	startKey    = "start/" // + kind: where a sink without a cursor begins
+	pausePrefix = "pause/" // one key per paused source
+)
+
+// The kinds of sinks, as they stand in names of sinks and in metrics.
+const (
+	kindKafka = "kafka"
+	kindHTTP  = "http"
 )
 
 // Pump is the way from the log to Kafka. All methods may be called at any time and
@@ -37,9 +42,10 @@ type Pump struct {
 	log  *zap.Logger
 	met  *metrics
 	sink sink
+	kind string
 	seed maphash.Seed
 
-	sinkName string // "kafka:<cluster id>"; set before anything is read
+	sinkName string // "kafka:<cluster id>", "http:targets"; set before anything is read
 	led      atomic.Pointer[ledger]
 	control  chan func(*core)
 	sendCtx  context.Context
@@ -72,8 +78,11 @@ func New(o Options) (*Pump, error) {
 	o.setDefaults()
 	p := &Pump{o: o, log: o.Logger, seed: maphash.MakeSeed(), control: make(chan func(*core)),
 		infos: map[uint64]infoEntry{}, sources: map[string]*sourceState{}, paused: map[string]bool{},
-		jobs: map[string]*job{}, state: "starting", sink: o.sink}
-	p.led.Store(newLedger(0))
+		jobs: map[string]*job{}, state: "starting", sink: o.sink, kind: kindKafka}
+	if o.HTTP != nil {
+		p.kind = kindHTTP
+	}
+	p.led.Store(p.newLedger(0))
 	p.met = newMetrics(o.Registerer, p)
 	st := o.Archive.State()
 	st.Range(pausePrefix, func(key string, _ []byte) bool {
@@ -82,7 +91,7 @@ func New(o Options) (*Pump, error) {
 	})
 	p.loadJobs(st)
 	if p.sink == nil {
-		s, err := newKafkaSink(o, p.regressed)
+		s, err := p.newSink()
 		if err != nil {
 			return nil, err
 		}
@@ -122,21 +131,21 @@ func (p *Pump) Run(ctx context.Context) error {
 	defer p.setState("stopped")
 	st := p.o.Archive.State()
 	// While Kafka is away the two metrics count already, from where the last life left.
-	known, _ := st.Get(sinkKey)
+	known, _ := st.Get(sinkKey + p.kind)
 	from, err := p.begin(string(known))
 	if err != nil {
 		return err
 	}
 	tail := p.follow(ctx, from)
-	p.setState("waiting for kafka")
+	p.setState("waiting for " + p.kind)
 	cluster, err := p.open(ctx)
 	if err != nil {
 		tail()
 		return nil // ctx ended
 	}
 	tail()
-	p.sinkName = "kafka:" + cluster
-	if err := st.Commit(archive.Change{Key: sinkKey, Value: []byte(cluster)}); err != nil {
+	p.sinkName = p.kind + ":" + cluster
+	if err := st.Commit(archive.Change{Key: sinkKey + p.kind, Value: []byte(cluster)}); err != nil {
 		return fmt.Errorf("keep the sink's name: %w", err)
 	}
 	return p.serve(ctx, cluster)
@@ -145,11 +154,11 @@ func (p *Pump) Run(ctx context.Context) error {
 // begin says from where the log must be scanned for a cluster.
 func (p *Pump) begin(cluster string) (from cursor, err error) {
 	st := p.o.Archive.State()
-	cur, ok, err := loadCursor(st, "kafka:"+cluster)
+	cur, ok, err := loadCursor(st, p.kind+":"+cluster)
 	if err != nil || ok {
 		return cur, err
 	}
-	if b, ok := st.Get(startKey); ok {
+	if b, ok := st.Get(startKey + p.kind); ok {
 		_, err = fmt.Sscan(string(b), &cur.Seq)
 		if err != nil {
 			return cur, fmt.Errorf("read where the sink starts: %w", err)
@@ -163,7 +172,7 @@ func (p *Pump) begin(cluster string) (from cursor, err error) {
 		cur.Seq = p.o.Archive.Synced()
 	}
 	// Written down at once: "now" is the moment of the first start, not of the first ack.
-	return cur, st.Commit(archive.Change{Key: startKey, Value: fmt.Append(nil, cur.Seq)})
+	return cur, st.Commit(archive.Change{Key: startKey + p.kind, Value: fmt.Append(nil, cur.Seq)})
 }
 
 // scanFrom is the first seq whose record must be looked at.
@@ -177,7 +186,7 @@ func (c cursor) scanFrom() uint64 {
 
 // follow keeps a ledger up to date until the returned function is called.
 func (p *Pump) follow(ctx context.Context, from cursor) (stop func()) {
-	led := newLedger(from.scanFrom())
+	led := p.newLedger(from.scanFrom())
 	led.held = nil
 	p.led.Store(led)
 	rd := p.o.Archive.Reader(from.scanFrom())
@@ -227,7 +236,7 @@ func (p *Pump) open(ctx context.Context) (string, error) {
 			return "", ctx.Err()
 		}
 		p.setState(err.Error())
-		p.log.Error("kafka does not open, will try again", zap.Error(err))
+		p.log.Error(p.kind+" does not open, will try again", zap.Error(err))
 		sleepCtx(ctx, pause)
 	}
 }
@@ -241,7 +250,7 @@ func (p *Pump) serve(ctx context.Context, cluster string) error {
 	sendCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	p.sendCtx = sendCtx
-	led := newLedger(cur.scanFrom())
+	led := p.newLedger(cur.scanFrom())
 	scan := p.o.Archive.Reader(cur.scanFrom())
 	skim(scan, true, true)
 	scanEnd := p.o.Archive.Synced()
@@ -271,7 +280,7 @@ func (p *Pump) serve(ctx context.Context, cluster string) error {
 	closing, end := context.WithTimeout(context.WithoutCancel(ctx), p.o.grace)
 	defer end()
 	if err := p.sink.Close(closing); err != nil {
-		p.log.Warn("kafka producer closed with work in flight; the next start resolves it", zap.Error(err))
+		p.log.Warn("sink closed with work in flight; the next start resolves it", zap.Error(err))
 	}
 	return nil
 }
@@ -285,8 +294,10 @@ func (p *Pump) live(ctx context.Context, c *core, cur cursor, scanEnd uint64) {
 	wg.Go(func() { p.reader(inner, reads, cur.Seq+1, scanEnd) })
 	wg.Go(func() { p.committer(c, stop) })
 	wg.Go(func() { p.runJobs(inner) })
-	wg.Go(func() { p.watchRegressions(inner) })
-	wg.Go(func() { p.watchSafety(inner) })
+	if p.kind == kindKafka {
+		wg.Go(func() { p.watchRegressions(inner) })
+		wg.Go(func() { p.watchSafety(inner) })
+	}
 	p.setState("live")
 	p.log.Info("publishing", zap.String("sink", p.sinkName), zap.Uint64("cursor", cur.Seq), zap.Int("unpublished", p.Unpublished()))
 	c.run(reads)

@@ -102,6 +102,9 @@ func (p *Pump) readRecord(b *readBatch, r *archive.Record, scanEnd uint64) (size
 		if r.Seq <= scanEnd && p.led.Load().closed(r.Seq) {
 			return 0
 		}
+		if !p.mine(r.Delivery) {
+			return 0
+		}
 		evs = p.read(r.Delivery, nil)
 	case r.Marker != nil && r.Marker.Kind == archive.ReleaseMarker:
 		evs = p.readReleased(r.Marker)
@@ -142,6 +145,9 @@ func (p *Pump) readReleased(m *archive.Marker) []*parcel {
 		return evs
 	}
 	if d.Verdict != archive.Rejected {
+		return nil
+	}
+	if !p.mine(d) {
 		return nil
 	}
 	return p.read(d, parseRelease(m.Data))
@@ -251,9 +257,9 @@ func (c *core) tend() {
 		held += g.list.n
 	}
 	c.showBlocked()
-	c.p.met.heldNow.Set(float64(held))
-	c.p.met.parked.Set(float64(len(c.parked)))
-	c.p.met.inMemory.Set(float64(c.bytes))
+	c.p.met.heldNow.WithLabelValues(c.p.kind).Set(float64(held))
+	c.p.met.parked.WithLabelValues(c.p.kind).Set(float64(len(c.parked)))
+	c.p.met.inMemory.WithLabelValues(c.p.kind).Set(float64(c.bytes))
 	c.p.stateMu.Lock()
 	c.p.heldN, c.p.parkedN = held, len(c.parked)
 	c.p.stateMu.Unlock()
