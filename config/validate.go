@@ -21,6 +21,7 @@ func (d *decoder) validate(c *Config) {
 	}
 	d.groups(c)
 	d.notify(c)
+	d.validateForward(c)
 	for i, t := range c.Admin.Tokens {
 		path := fmt.Sprintf("admin.tokens[%d]", i)
 		if j, dup := tokens[t.Name]; dup && t.Name != "" {

@@ -360,7 +360,7 @@ func (c *core) refused(ev *parcel, err error) {
 	}
 	ev.dead, ev.unasked, ev.claim, ev.claimed = reason, true, claim, had
 	if ev.msg == nil {
-		if c.p.kind == kindKafka {
+		if c.p.kind == KindKafka {
 			ev.topic = ""
 		}
 		c.buried(ev, Ack{Partition: -1, Offset: -1}, false)

@@ -16,7 +16,7 @@ const httpCluster = "targets"
 
 // newSink makes what the options ask for.
 func (p *Pump) newSink() (sink, error) {
-	if p.kind == kindHTTP {
+	if p.kind == KindHTTP {
 		return newHTTPSink(p.o, p.answersWanted, p.refusal)
 	}
 	return newKafkaSink(p.o, p.regressed)
@@ -36,7 +36,7 @@ func (p *Pump) refusal(m *Message, r *Reply) {
 
 // jobPrefix is what the keys of this pump's replay jobs begin with.
 func (p *Pump) jobPrefix() string {
-	if p.kind == kindKafka {
+	if p.kind == KindKafka {
 		return "replay/"
 	}
 	return "replay-" + p.kind + "/"
@@ -46,7 +46,7 @@ func (p *Pump) jobPrefix() string {
 func (p *Pump) newLedger(from uint64) *ledger {
 	l := newLedger(from)
 	l.ours = p.ours
-	if p.o.Selective || p.kind == kindHTTP {
+	if p.o.Selective || p.kind == KindHTTP {
 		l.mine = p.mine
 	}
 	return l
@@ -54,20 +54,20 @@ func (p *Pump) newLedger(from uint64) *ledger {
 
 // ours says whether an outcome is of this pump's sink.
 func (p *Pump) ours(sink string) bool {
-	return strings.HasPrefix(sink, kindHTTP+":") == (p.kind == kindHTTP)
+	return strings.HasPrefix(sink, KindHTTP+":") == (p.kind == KindHTTP)
 }
 
 // mine says whether a delivery goes to this pump's sink. One whose definition is missing
 // does: it is held, and not forgotten.
 func (p *Pump) mine(d *archive.Delivery) bool {
-	if !p.o.Selective && p.kind == kindKafka {
+	if !p.o.Selective && p.kind == KindKafka {
 		return true
 	}
 	info := p.lookup(d)
 	switch {
 	case info == nil:
 		return true
-	case p.kind == kindHTTP:
+	case p.kind == KindHTTP:
 		return p.target(info) != ""
 	}
 	return !info.NoKafka
@@ -82,8 +82,8 @@ func (p *Pump) target(info *SourceInfo) string {
 
 // sinkOf is the destination of an event, as its outcome names it.
 func (p *Pump) sinkOf(ev *parcel) string {
-	if p.kind == kindHTTP && ev.topic != "" {
-		return kindHTTP + ":" + ev.topic
+	if p.kind == KindHTTP && ev.topic != "" {
+		return KindHTTP + ":" + ev.topic
 	}
 	return p.sinkName
 }
@@ -156,7 +156,7 @@ func (p *Pump) claimRequest(ev *parcel, d *archive.Delivery, info *SourceInfo, e
 		content = archive.Identity(sums.Sum(nil)[:len(content)])
 	}
 	ev.unasked = false
-	ev.claim = Claim{ID: identity(kindHTTP+":"+ev.topic, group, ids), Content: content, Rerendered: rerendered, Delivery: d.ID, Window: window}
+	ev.claim = Claim{ID: identity(KindHTTP+":"+ev.topic, group, ids), Content: content, Rerendered: rerendered, Delivery: d.ID, Window: window}
 }
 
 // groupOf names what a dedupe identity is unique in.

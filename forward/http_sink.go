@@ -215,7 +215,7 @@ func (s *httpSink) BlockedTopics() map[string]string {
 	out := map[string]string{}
 	for name, t := range s.all() {
 		if blocked, reason := t.blocked(-1, time.Now()); blocked && reason != ReasonTargetBacklog {
-			out[kindHTTP+":"+name] = reason
+			out[KindHTTP+":"+name] = reason
 		}
 	}
 	return out

@@ -56,7 +56,7 @@ type line struct {
 }
 
 func newTarget(s *httpSink, name string) *target {
-	t := &target{s: s, name: name, lines: map[int32]*line{}, out: s.metrics.waiting.WithLabelValues(kindHTTP + ":" + name)}
+	t := &target{s: s, name: name, lines: map[int32]*line{}, out: s.metrics.waiting.WithLabelValues(KindHTTP + ":" + name)}
 	t.freed = sync.NewCond(&t.mu)
 	return t
 }
@@ -175,11 +175,11 @@ func (t *target) run(id int32, l *line) {
 
 		began := time.Now()
 		res := c.attempt(t.s.life, m, t.s.wanted())
-		t.s.metrics.seconds.WithLabelValues(kindHTTP + ":" + t.name).Observe(time.Since(began).Seconds())
+		t.s.metrics.seconds.WithLabelValues(KindHTTP + ":" + t.name).Observe(time.Since(began).Seconds())
 		if t.s.life.Err() != nil {
 			return // nobody knows, and nobody asks any more: the next life sends it again
 		}
-		t.s.metrics.attempts.WithLabelValues(kindHTTP+":"+t.name, res.label).Inc()
+		t.s.metrics.attempts.WithLabelValues(KindHTTP+":"+t.name, res.label).Inc()
 
 		t.mu.Lock()
 		l.trying = false

@@ -147,7 +147,7 @@ func (p *Pump) read(d *archive.Delivery, rel *release) []*parcel {
 		ev.missing = true
 		return []*parcel{ev}
 	}
-	if p.kind == kindHTTP {
+	if p.kind == KindHTTP {
 		return []*parcel{p.asRequest(d, info, rel)}
 	}
 	evs, err := readEvents(info, d)
@@ -313,7 +313,7 @@ func (p *Pump) load(ev *parcel) error {
 
 // rerender makes the message again after something about the event changed.
 func (p *Pump) rerender(ev *parcel, d *archive.Delivery) error {
-	if p.kind == kindHTTP {
+	if p.kind == KindHTTP {
 		ev.mark()
 		return nil
 	}

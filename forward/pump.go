@@ -31,8 +31,8 @@ const (
 
 // The kinds of sinks, as they stand in names of sinks and in metrics.
 const (
-	kindKafka = "kafka"
-	kindHTTP  = "http"
+	KindKafka = "kafka"
+	KindHTTP  = "http"
 )
 
 // Pump is the way from the log to Kafka. All methods may be called at any time and
@@ -78,9 +78,9 @@ func New(o Options) (*Pump, error) {
 	o.setDefaults()
 	p := &Pump{o: o, log: o.Logger, seed: maphash.MakeSeed(), control: make(chan func(*core)),
 		infos: map[uint64]infoEntry{}, sources: map[string]*sourceState{}, paused: map[string]bool{},
-		jobs: map[string]*job{}, state: "starting", sink: o.sink, kind: kindKafka}
+		jobs: map[string]*job{}, state: "starting", sink: o.sink, kind: KindKafka}
 	if o.HTTP != nil {
-		p.kind = kindHTTP
+		p.kind = KindHTTP
 	}
 	p.led.Store(p.newLedger(0))
 	p.met = newMetrics(o.Registerer, p)
@@ -99,6 +99,9 @@ func New(o Options) (*Pump, error) {
 	}
 	return p, nil
 }
+
+// Kind is the kind of the pump's sink: KindKafka or KindHTTP.
+func (p *Pump) Kind() string { return p.kind }
 
 // Unpublished is how many accepted deliveries have no final synced outcome.
 func (p *Pump) Unpublished() int {
@@ -294,7 +297,7 @@ func (p *Pump) live(ctx context.Context, c *core, cur cursor, scanEnd uint64) {
 	wg.Go(func() { p.reader(inner, reads, cur.Seq+1, scanEnd) })
 	wg.Go(func() { p.committer(c, stop) })
 	wg.Go(func() { p.runJobs(inner) })
-	if p.kind == kindKafka {
+	if p.kind == KindKafka {
 		wg.Go(func() { p.watchRegressions(inner) })
 		wg.Go(func() { p.watchSafety(inner) })
 	}

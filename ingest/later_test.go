@@ -34,18 +34,18 @@ func (f *fates) delivered(seq uint64, until time.Time, stop <-chan struct{}) (*v
 	return nil, false
 }
 
-func laterSource(f *fates, l Later) Source {
+func laterSource(f *fates, l *Later) Source {
 	l.Delivered = f.delivered
 	s := testSource("s")
 	s.Verifier = &wordVerifier{ack: verify.Reply{Status: 202, ContentType: "text/x-own", Body: []byte("own words")}}
-	s.Later = &l
+	s.Later = l
 	return s
 }
 
 // TestLater: the provider's own words when the sink has it, 503 when it will not.
 func TestLater(t *testing.T) {
 	f := newFates()
-	r := newRig(t, Options{}, laterSource(f, Later{Deadline: time.Minute}))
+	r := newRig(t, Options{}, laterSource(f, &Later{Deadline: time.Minute}))
 	f.say <- true
 	a := r.send(request("/in/s", "body", "X-Test: ok"))
 	wantStatus(t, a, 202)
@@ -83,14 +83,14 @@ func TestLater(t *testing.T) {
 // TestLaterDeadline: the answer comes by itself, counted from the first byte.
 func TestLaterDeadline(t *testing.T) {
 	f := newFates()
-	r := newRig(t, Options{}, laterSource(f, Later{Deadline: 20 * time.Millisecond}))
+	r := newRig(t, Options{}, laterSource(f, &Later{Deadline: 20 * time.Millisecond}))
 	wantStatus(t, r.send(request("/in/s", "body", "X-Test: ok")), 503)
 }
 
 // TestLaterBounds: more than may wait is answered at once, and what waits holds no body.
 func TestLaterBounds(t *testing.T) {
 	f := newFates()
-	r := newRig(t, Options{}, laterSource(f, Later{Deadline: time.Minute, MaxWaiting: 2}), testSource("other"))
+	r := newRig(t, Options{}, laterSource(f, &Later{Deadline: time.Minute, MaxWaiting: 2}), testSource("other"))
 	answers := make(chan string, 2)
 	for range 2 {
 		go func() { answers <- r.send(request("/in/s", strings.Repeat("x", 5000), "X-Test: ok")) }()
@@ -124,7 +124,7 @@ func TestLaterBounds(t *testing.T) {
 // that was let go is not the next one's.
 func TestLaterKeepAlive(t *testing.T) {
 	f := newFates()
-	r := newRig(t, Options{}, laterSource(f, Later{Deadline: time.Minute}))
+	r := newRig(t, Options{}, laterSource(f, &Later{Deadline: time.Minute}))
 	var raw strings.Builder
 	for i := range 5 {
 		f.say <- true
@@ -146,7 +146,7 @@ func TestLaterKeepAlive(t *testing.T) {
 // TestLaterDrain: a stop does not wait for the deadline.
 func TestLaterDrain(t *testing.T) {
 	f := newFates()
-	r := newRig(t, Options{DrainTimeout: time.Minute}, laterSource(f, Later{Deadline: time.Hour}))
+	r := newRig(t, Options{DrainTimeout: time.Minute}, laterSource(f, &Later{Deadline: time.Hour}))
 	answer := make(chan string, 1)
 	go func() { answer <- r.send(request("/in/s", "body", "X-Test: ok")) }()
 	<-f.asked
