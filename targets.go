@@ -65,7 +65,7 @@ func httpTarget(h *config.HTTP) (t forward.HTTPTarget, err error) {
 	if allowed, err = parsePrefixes(h.AllowAddresses); err != nil {
 		return t, err
 	}
-	t.Dial = fetch.Dialer(allowed)
+	t.Dial = fetch.Dialer(allowed...).DialContext
 	return t, nil
 }
 

@@ -75,7 +75,7 @@ func (d *decoder) validateHTTP(h *HTTP, path string) {
 	if u.Scheme == "http" && len(h.AllowAddresses) == 0 {
 		d.warn(d.where(path+".url"), path+".url", "sends what providers sent you over the internet unencrypted", "write https, or name the private networks in allow_addresses")
 	}
-	if a, err := netip.ParseAddr(u.Hostname()); err == nil && !publicly(a) && !named(h.AllowAddresses, a) {
+	if a, err := netip.ParseAddr(u.Hostname()); err == nil && !publicly(a) && !inNetworks(h.AllowAddresses, a) {
 		d.fail(d.where(path+".url"), path+".url", fmt.Sprintf("%s is no address of the public internet", a), fmt.Sprintf("if it is meant, add allow_addresses: [%s]", a))
 	}
 }
@@ -86,7 +86,7 @@ func publicly(a netip.Addr) bool {
 	return !a.IsLoopback() && !a.IsPrivate() && !a.IsLinkLocalUnicast() && !a.IsUnspecified()
 }
 
-func named(networks []string, a netip.Addr) bool {
+func inNetworks(networks []string, a netip.Addr) bool {
 	for _, n := range networks {
 		if p, err := netip.ParsePrefix(n); err == nil && p.Contains(a) {
 			return true

@@ -50,30 +50,15 @@ func newTransport(o Options) *http.Transport {
 	}
 }
 
-// Dialer is the guarded way out for one who connects to what an operator has named: to
-// addresses of the public internet, and to those of the networks that were allowed.
-func Dialer(allowed []netip.Prefix) func(ctx context.Context, network, address string) (net.Conn, error) {
-	d := &net.Dialer{Timeout: exchangeTimeout, Control: func(_, address string, _ syscall.RawConn) error { return check(address, allowed) }}
-	return d.DialContext
-}
-
 // guard looks at the address that a name led to, after the look-up and before the
 // connection: a name that points inside is refused whatever it was a moment ago.
-func guard(_, address string, _ syscall.RawConn) error { return check(address, nil) }
-
-func check(address string, allowed []netip.Prefix) error {
+func guard(_, address string, _ syscall.RawConn) error {
 	ap, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return fmt.Errorf("dial %s: no address", address)
 	}
-	a := ap.Addr().Unmap()
-	for _, p := range allowed {
-		if p.Contains(a) {
-			return nil
-		}
-	}
-	if !public(a) {
-		return fmt.Errorf("dial %s: not an address of the public internet", a)
+	if !public(ap.Addr()) {
+		return fmt.Errorf("dial %s: not an address of the public internet", ap.Addr())
 	}
 	return nil
 }

@@ -108,19 +108,23 @@ func TestUpstream(t *testing.T) {
 	for i := range 4 {
 		wg.Go(func() { l.run(stop, rand.New(rand.NewPCG(1, uint64(i)))) })
 	}
+	more := 0
+	acked := func() int {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return len(l.acked)
+	}
 	for range 5 {
-		time.Sleep(300 * time.Millisecond)
+		more = acked() + 20
+		eventually(t, time.Minute, "some were acked", func() error {
+			if n := acked(); n < more {
+				return fmt.Errorf("%d of %d", n, more)
+			}
+			return nil
+		})
 		g.kill()
 		g.start()
 	}
-	eventually(t, time.Minute, "some were acked", func() error {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if len(l.acked) < 20 {
-			return fmt.Errorf("%d", len(l.acked))
-		}
-		return nil
-	})
 	close(stop)
 	wg.Wait()
 	g.drain(2 * time.Minute)
