@@ -120,12 +120,18 @@ func (p *program) httpPump() *forward.Pump {
 
 // reloadTargets puts the targets of a new configuration in force.
 func (p *program) reloadTargets(next *config.Config) error {
-	if p.httpPump() == nil || next.Forward == nil {
+	if next.Forward == nil {
 		return nil
 	}
 	to, err := targets(next)
 	if err != nil {
 		return err
+	}
+	if p.httpPump() == nil {
+		if to != nil {
+			p.log.Warn("the first HTTP target wants a restart; until then nothing is sent there")
+		}
+		return nil
 	}
 	return p.httpPump().SetTargets(to)
 }

@@ -150,6 +150,7 @@ var hopByHop = map[string]bool{
 	"Connection": true, "Keep-Alive": true, "Proxy-Authenticate": true, "Proxy-Authorization": true, "Proxy-Connection": true,
 	"Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true, "Expect": true, "Content-Length": true, "Host": true,
 	"X-Forwarded-For": true, "X-Forwarded-Host": true,
+	"Accept-Encoding": true, // an answer that goes back to the provider goes without its encoding
 }
 
 // receivedPrefix stands before headers of the provider's that ours would hide.

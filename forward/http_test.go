@@ -28,7 +28,7 @@ func TestHTTPRequest(t *testing.T) {
 	d := &archive.Delivery{ReceivedAt: time.Now(), Source: "s", Provider: "prov", Verdict: archive.Accepted, VerifiedBy: "hmac:abc", Method: "PUT",
 		Target: []byte("/in/s?a=1&b=%20"), RemoteIP: netip.MustParseAddr("203.0.113.9"), Epoch: r.epochOf("s"),
 		Header: []byte("Host: hooks.example.com\r\nContent-Type: application/json; charset=x\r\nX-Sig: t=1,v1=ab\r\nx-sig:  second \r\n" +
-			"Connection: keep-alive, X-Hop\r\nX-Hop: gone\r\nKeep-Alive: 5\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n" +
+			"Connection: keep-alive, X-Hop\r\nX-Hop: gone\r\nKeep-Alive: 5\r\nTE: trailers\r\nAccept-Encoding: gzip\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n" +
 			"X-Forwarded-For: 1.2.3.4\r\nPenstock-Event-Id: forged\r\nWebhook-Id: theirs\r\nContent-Length: 3\r\n"),
 		Body: []byte(`{"id":"e0","key":"k"}`)}
 	if err := r.a.Append(d); err != nil {
@@ -52,7 +52,7 @@ func TestHTTPRequest(t *testing.T) {
 	f("body", g.body, string(d.Body))
 	f("host", g.host, strings.TrimPrefix(h.URL, "http://"))
 	f("X-Sig", fmt.Sprint(g.header["X-Sig"]), "[t=1,v1=ab second]")
-	for name, want := range map[string]string{"Content-Type": "application/json; charset=x", "X-Hop": "", "Keep-Alive": "", "Te": "", "Expect": "",
+	for name, want := range map[string]string{"Content-Type": "application/json; charset=x", "X-Hop": "", "Keep-Alive": "", "Te": "", "Expect": "", "Accept-Encoding": "",
 		"User-Agent": "", "X-Forwarded-For": "203.0.113.9", "X-Forwarded-Host": "hooks.example.com", "Penstock-Delivery-Id": d.ID,
 		"Penstock-Event-Id": "e0", "Penstock-Source": "s", "Penstock-Replay": "", "Webhook-Id": d.ID, "Penstock-Received-Webhook-Id": "theirs"} {
 		f(name, g.header.Get(name), want)

@@ -23,8 +23,9 @@ const (
 	insyncKey = "min.insync.replicas"
 	// safetyEvery is how often the broker is asked again; a topic that is not there yet, or
 	// a broker that does not answer, is asked for sooner.
-	safetyEvery = 5 * time.Minute
-	safetyRetry = 5 * time.Second
+	safetyEvery      = 5 * time.Minute
+	safetyRetry      = 5 * time.Second
+	safetyAfterError = time.Minute
 )
 
 // safety is what the broker says of the topics that answers wait for.
@@ -65,6 +66,7 @@ func (p *Pump) watchSafety(ctx context.Context) {
 		return
 	}
 	var last time.Time
+	failed := false
 	for ; ctx.Err() == nil; sleepCtx(ctx, time.Second) {
 		p.safety.mu.Lock()
 		topics := slices.Clone(p.safety.topics)
@@ -75,7 +77,10 @@ func (p *Pump) watchSafety(ctx context.Context) {
 		}
 		p.safety.mu.Unlock()
 		wait := safetyEvery
-		if !known {
+		switch {
+		case failed:
+			wait = safetyAfterError
+		case !known:
 			wait = safetyRetry
 		}
 		if len(topics) == 0 || time.Since(last) < wait {
@@ -83,7 +88,7 @@ func (p *Pump) watchSafety(ctx context.Context) {
 		}
 		last = time.Now()
 		found, err := asker.minInsync(ctx, topics)
-		if err != nil {
+		if failed = err != nil; failed {
 			if ctx.Err() == nil {
 				p.log.Warn("cannot ask kafka for "+insyncKey+" of the topics that answers wait for", zap.Error(err))
 			}
