@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"time"
 
 	"penstock/config"
@@ -22,6 +23,11 @@ func (p *program) later(conf *config.Config, list []ingest.Source) {
 			continue
 		case s.Ack.After == config.AfterPublished && kafka != nil && conf.Forward.Kafka != nil:
 			topics = append(topics, topicOf(s, conf.Forward, s.Provider))
+			for _, r := range routesOf(s, conf.Forward) {
+				if !r.Drop {
+					topics = append(topics, strings.NewReplacer("{provider}", s.Provider, "{source}", s.Name).Replace(r.Topic))
+				}
+			}
 			delivered = func(seq uint64, until time.Time, stop <-chan struct{}) (*verify.Reply, bool) {
 				_, ok := kafka.Delivered(seq, until, stop)
 				return nil, ok

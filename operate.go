@@ -116,7 +116,11 @@ func (o operator) Release(_ context.Context, id, by string) error {
 	if o.pump == nil {
 		return fmt.Errorf("%w: no sink is configured, so nothing is held", admin.ErrConflict)
 	}
-	return adminError(o.pump.ReleaseHeld(id, by))
+	err := o.pump.ReleaseHeld(id, by)
+	if errors.Is(err, forward.ErrNotHeld) && o.beside != nil {
+		err = o.beside.ReleaseHeld(id, by) // the marker is read by both: it is one release
+	}
+	return adminError(err)
 }
 
 func (o operator) setPaused(name string, on bool) error {

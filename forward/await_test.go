@@ -47,6 +47,37 @@ func TestDelivered(t *testing.T) {
 	r.drained()
 }
 
+// TestDeliveredRoutes: with several routes each way counts, and what a route drops has
+// nothing to lose.
+func TestDeliveredRoutes(t *testing.T) {
+	routes, err := CompileRoutes([]Route{{When: `subject == "k"`, Topic: "one"}, {When: `subject == "k"`, Topic: "two"}, {When: `subject == "x"`, Drop: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t, nil)
+	r.infos = func(source string) *SourceInfo {
+		return &SourceInfo{Name: source, Provider: "prov", Definition: fakeDef{}, Topic: "webhooks.{source}", Routes: routes}
+	}
+	r.start()
+	r.p.Await(nil)
+	r.k.set(func() { r.k.blocked["two"] = "topic_missing" })
+	d := r.put("s", body{ID: "a", Key: "k"})
+	r.until("the first way is through", func() bool { return len(r.k.all()) == 1 })
+	if _, ok := r.p.Delivered(d.Seq, time.Now().Add(10*time.Millisecond), nil); ok {
+		t.Error("one of two topics has it, and it is told as delivered")
+	}
+	r.k.set(func() { delete(r.k.blocked, "two") })
+	if !r.told(r.put("s", body{ID: "a", Key: "k"})) {
+		t.Error("both topics have its twin, and it is told as not delivered")
+	}
+	if !r.told(r.put("s", body{ID: "b", Key: "x"})) {
+		t.Error("a dropped event is told as not delivered")
+	}
+	if n := len(r.k.all()); n != 2 {
+		t.Errorf("%d events in kafka, want 2", n)
+	}
+}
+
 // TestDeliveredLate: who begins to wait when all is over is told the same.
 func TestDeliveredLate(t *testing.T) {
 	r := awaitRig(t, nil)

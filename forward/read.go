@@ -137,6 +137,9 @@ func (p *Pump) readReleased(m *archive.Marker) []*parcel {
 		p.log.Error("released delivery cannot be read", zap.String("delivery", m.Key), zap.Error(err))
 		return nil
 	}
+	if !p.mine(d) {
+		return nil
+	}
 	if d.Verdict == archive.Accepted {
 		evs := p.read(d, nil)
 		for _, ev := range evs {
@@ -145,9 +148,6 @@ func (p *Pump) readReleased(m *archive.Marker) []*parcel {
 		return evs
 	}
 	if d.Verdict != archive.Rejected {
-		return nil
-	}
-	if !p.mine(d) {
 		return nil
 	}
 	return p.read(d, parseRelease(m.Data))
