@@ -233,7 +233,9 @@ func TestHTTPRefused(t *testing.T) {
 	}
 	addr := ln.Addr().String()
 	ln.Close()
-	r := httpRig(t, map[string]HTTPTarget{"all": targetOf("http://" + addr)})
+	to := targetOf("http://" + addr)
+	to.MaxPause = time.Hour
+	r := httpRig(t, map[string]HTTPTarget{"all": to})
 	r.start()
 	for i := range 30 {
 		r.put("s", body{ID: fmt.Sprintf("e%d", i), Key: strconv.Itoa(i)})
@@ -246,6 +248,24 @@ func TestHTTPRefused(t *testing.T) {
 	}
 	r.drained()
 	h.wantOnce(t, 30)
+}
+
+// TestCountAtStart: what waits is counted from the first moment on; a gateway that has just
+// started does not say that nothing does.
+func TestCountAtStart(t *testing.T) {
+	h := newTargetServer(t)
+	h.set(answering(http.StatusInternalServerError))
+	r := httpRig(t, map[string]HTTPTarget{"all": targetOf(h.URL)})
+	for i := range 20 {
+		r.put("s", body{ID: fmt.Sprintf("e%d", i), Key: strconv.Itoa(i)})
+	}
+	for range 5 {
+		r.start()
+		if n := r.metric("penstock_unpublished_deliveries"); n != 20 {
+			t.Errorf("%v deliveries are counted, want 20", n)
+		}
+		r.crash()
+	}
 }
 
 // TestHTTPAnswers: what a target says beside its status is bounded, and nobody waits for it.

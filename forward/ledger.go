@@ -82,22 +82,20 @@ func (l *ledger) pause(ctx context.Context) {
 	}
 }
 
-// catchUp waits until the ledger has seen the log up to seq, a moment at most: where
-// the log cannot be read, an old number is better than none.
-func (l *ledger) catchUp(seq uint64) {
-	for end := time.Now().Add(100 * time.Millisecond); l.tailed.Load() && time.Now().Before(end); {
-		l.mu.Lock()
-		seen := l.pos >= seq
-		l.mu.Unlock()
-		if seen {
-			return
-		}
-		select {
-		case l.asked <- struct{}{}:
-		default:
-		}
-		time.Sleep(100 * time.Microsecond)
+// caughtUp says whether the ledger has seen the log up to seq, or nobody reads it any
+// more; if not, whoever reads is asked to hurry.
+func (l *ledger) caughtUp(seq uint64) bool {
+	l.mu.Lock()
+	seen := l.pos >= seq
+	l.mu.Unlock()
+	if seen || !l.tailed.Load() {
+		return true
 	}
+	select {
+	case l.asked <- struct{}{}:
+	default:
+	}
+	return false
 }
 
 // add takes one record of the log into account.

@@ -82,7 +82,9 @@ func New(o Options) (*Pump, error) {
 	if o.HTTP != nil {
 		p.kind = KindHTTP
 	}
-	p.led.Store(p.newLedger(0))
+	first := p.newLedger(0)
+	first.tailed.Store(true) // it knows nothing yet: who asks waits for the one of Run
+	p.led.Store(first)
 	p.met = newMetrics(o.Registerer, p)
 	st := o.Archive.State()
 	st.Range(pausePrefix, func(key string, _ []byte) bool {
@@ -111,10 +113,30 @@ func (p *Pump) Unpublished() int {
 
 // counted is the ledger when it has seen all that is synced now.
 func (p *Pump) counted() *ledger {
-	led := p.led.Load()
-	led.catchUp(p.o.Archive.Synced())
-	return led
+	seq, patience := p.o.Archive.Synced(), catchUpFor
+	p.stateMu.Lock()
+	if p.state != stateLive {
+		patience = startUpFor
+	}
+	p.stateMu.Unlock()
+	for end := time.Now().Add(patience); ; time.Sleep(100 * time.Microsecond) {
+		led := p.led.Load()
+		if led.caughtUp(seq) || time.Now().After(end) {
+			return led
+		}
+	}
 }
+
+// How long who counts waits for what was synced to be counted. Where the log cannot be
+// read, an old number is better than none. At the start the log is read from the cursor on,
+// and "nothing" would be a lie about all that waits there.
+const (
+	catchUpFor = 100 * time.Millisecond
+	startUpFor = 5 * time.Second
+)
+
+// stateLive is the state of a pump that publishes.
+const stateLive = "live"
 
 // OldestUnpublished is how long the oldest of them has waited.
 func (p *Pump) OldestUnpublished() time.Duration {
@@ -146,12 +168,12 @@ func (p *Pump) Run(ctx context.Context) error {
 		tail()
 		return nil // ctx ended
 	}
-	tail()
 	p.sinkName = p.kind + ":" + cluster
 	if err := st.Commit(archive.Change{Key: sinkKey + p.kind, Value: []byte(cluster)}); err != nil {
+		tail()
 		return fmt.Errorf("keep the sink's name: %w", err)
 	}
-	return p.serve(ctx, cluster)
+	return p.serve(ctx, cluster, tail)
 }
 
 // begin says from where the log must be scanned for a cluster.
@@ -191,6 +213,7 @@ func (c cursor) scanFrom() uint64 {
 func (p *Pump) follow(ctx context.Context, from cursor) (stop func()) {
 	led := p.newLedger(from.scanFrom())
 	led.held = nil
+	led.tailed.Store(true)
 	p.led.Store(led)
 	rd := p.o.Archive.Reader(from.scanFrom())
 	skim(rd, true, true)
@@ -200,10 +223,10 @@ func (p *Pump) follow(ctx context.Context, from cursor) (stop func()) {
 func (p *Pump) tail(ctx context.Context, led *ledger, rd Reader) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
+	led.tailed.Store(true)
 	go func() {
 		defer close(done)
 		defer rd.Close()
-		led.tailed.Store(true)
 		defer led.tailed.Store(false)
 		for {
 			r, err := rd.Next(ctx)
@@ -245,7 +268,9 @@ func (p *Pump) open(ctx context.Context) (string, error) {
 }
 
 // serve resolves what the last life left and goes live.
-func (p *Pump) serve(ctx context.Context, cluster string) error {
+// counting ends the count that went on until now, when another has taken over.
+func (p *Pump) serve(ctx context.Context, cluster string, counting func()) error {
+	defer func() { counting() }()
 	cur, err := p.begin(cluster)
 	if err != nil {
 		return err
@@ -261,11 +286,14 @@ func (p *Pump) serve(ctx context.Context, cluster string) error {
 		scan.Close()
 		return quiet(ctx, err)
 	}
+	led.tailed.Store(true)
 	p.led.Store(led)
 	held := led.takeHeld(cur.Seq)
 	// The same reader goes on as the tail that counts.
 	stopTail := p.tail(ctx, led, scan)
 	defer stopTail()
+	counting()
+	counting = func() {}
 	if err := p.recover(ctx, led); err != nil {
 		return quiet(ctx, err)
 	}
@@ -301,7 +329,7 @@ func (p *Pump) live(ctx context.Context, c *core, cur cursor, scanEnd uint64) {
 		wg.Go(func() { p.watchRegressions(inner) })
 		wg.Go(func() { p.watchSafety(inner) })
 	}
-	p.setState("live")
+	p.setState(stateLive)
 	p.log.Info("publishing", zap.String("sink", p.sinkName), zap.Uint64("cursor", cur.Seq), zap.Int("unpublished", p.Unpublished()))
 	c.run(reads)
 	cancel()
