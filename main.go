@@ -74,6 +74,9 @@ func (p *program) run(ctx context.Context, o cli.ServeOptions) error {
 		g.add("dedupe", p.dedupe.Run)
 		g.add("forward", p.pump.Run)
 	}
+	if p.beside != nil {
+		g.add("forward to http", p.beside.Run)
+	}
 	g.add("keys", p.keys.Run)
 	g.add("address lists", p.lists.Run)
 	g.add("notify", p.notify.Run)

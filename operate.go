@@ -20,26 +20,48 @@ import (
 // operator fills admin's interfaces: what people may do to a running gateway.
 type operator struct{ *program }
 
+// Replay publishes again by the pump that the selection names: by Kafka's where it names
+// none and there is one.
 func (o operator) Replay(ctx context.Context, s admin.Selection, by string) (admin.Job, error) {
-	j, err := o.pump.Replay(ctx, forward.ReplayRequest{IDs: s.IDs, Filter: s.Filter, By: by})
+	pump := o.pump
+	switch {
+	case s.Sink == "" || s.Sink == pump.Kind():
+	case o.beside != nil && s.Sink == o.beside.Kind():
+		pump = o.beside
+	default:
+		return admin.Job{}, fmt.Errorf("%w: no sink %s is configured", admin.ErrConflict, s.Sink)
+	}
+	j, err := pump.Replay(ctx, forward.ReplayRequest{IDs: s.IDs, Filter: s.Filter, By: by})
 	return adminJob(j), adminError(err)
 }
 
 func (o operator) Jobs(context.Context) (out []admin.Job, err error) {
-	for _, j := range o.pump.Replays() {
-		out = append(out, adminJob(j))
-	}
+	o.eachPump(func(pump *forward.Pump) {
+		for _, j := range pump.Replays() {
+			out = append(out, adminJob(j))
+		}
+	})
 	return out, nil
 }
 
 func (o operator) Job(_ context.Context, id string) (admin.Job, error) {
-	j, err := o.pump.ReplayJob(id)
+	j, err := o.pumpOf(id).ReplayJob(id)
 	return adminJob(j), adminError(err)
 }
 
 func (o operator) Cancel(_ context.Context, id, _ string) (admin.Job, error) {
-	j, err := o.pump.CancelReplay(id)
+	j, err := o.pumpOf(id).CancelReplay(id)
 	return adminJob(j), adminError(err)
+}
+
+// pumpOf is the pump that has the job.
+func (o operator) pumpOf(job string) *forward.Pump {
+	if o.beside != nil {
+		if _, err := o.beside.ReplayJob(job); err == nil {
+			return o.beside
+		}
+	}
+	return o.pump
 }
 
 func adminJob(j forward.Job) admin.Job {
@@ -96,7 +118,11 @@ func (o operator) Release(_ context.Context, id, by string) error {
 	if o.pump == nil {
 		return fmt.Errorf("%w: no sink is configured, so nothing is held", admin.ErrConflict)
 	}
-	return adminError(o.pump.ReleaseHeld(id, by))
+	err := o.pump.ReleaseHeld(id, by)
+	if errors.Is(err, forward.ErrNotHeld) && o.beside != nil {
+		err = o.beside.ReleaseHeld(id, by) // the marker is read by both: it is one release
+	}
+	return adminError(err)
 }
 
 func (o operator) setPaused(name string, on bool) error {
@@ -107,10 +133,7 @@ func (o operator) setPaused(name string, on bool) error {
 	if o.source(name) == nil && (on || !slices.Contains(o.pump.Paused(), name)) {
 		return fmt.Errorf("%w: no source is called %q", admin.ErrNotFound, name)
 	}
-	if on {
-		return adminError(o.pump.Pause(name))
-	}
-	return adminError(o.pump.Resume(name))
+	return adminError(o.pause(name, on))
 }
 
 func (o operator) source(name string) *config.Source {
@@ -283,13 +306,7 @@ func (p *program) health() admin.Health {
 		h.Unready = errors.New("draining")
 	}
 	if p.pump != nil {
-		s := p.pump.Stats()
-		if s.Away {
-			h.Degraded = append(h.Degraded, "kafka")
-		}
-		for topic, reason := range s.Blocked {
-			h.Degraded = append(h.Degraded, "topic "+topic+": "+reason)
-		}
+		p.eachPump(func(pump *forward.Pump) { h.Degraded = append(h.Degraded, degraded(pump.Stats())...) })
 		if p.dedupe.Away() {
 			h.Degraded = append(h.Degraded, "redis")
 		}
@@ -312,6 +329,9 @@ func (p *program) stats(context.Context) any {
 		"ingest": map[string]any{"unknown_paths": p.ingest.UnknownPaths()}}
 	if p.pump != nil {
 		out["forward"] = p.pump.Stats()
+	}
+	if p.beside != nil {
+		out["forward_http"] = p.beside.Stats()
 	}
 	return out
 }

@@ -49,7 +49,8 @@ type program struct {
 	keys    *fetch.Fetcher
 	epochs  *epochs
 	dedupe  *dedupe.Deduper
-	pump    *forward.Pump
+	pump    *forward.Pump // to Kafka, where there is one, else to HTTP targets
+	beside  *forward.Pump // to HTTP targets, where pump goes to Kafka
 	lists   *iplist.Keeper
 	ingest  *ingest.Server
 	admin   *admin.Server
@@ -130,11 +131,6 @@ func (p *program) buildForward(conf *config.Config, reg *prometheus.Registry) er
 	if err != nil {
 		return fmt.Errorf("dedupe.redis: %w", err)
 	}
-	kafka, err := kafkaOptions(conf.Forward.Kafka)
-	if err != nil {
-		return fmt.Errorf("forward.kafka: %w", err)
-	}
-	kafka.Logger, kafka.Registerer = p.log.Named("kafka"), reg
 	node := nodeName(p.archive)
 	opts := dedupe.Options{Node: node, Redis: redis, Local: p.archive, Window: conf.Dedupe.Window, Logger: p.log.Named("dedupe"), Registerer: reg,
 		Outcomes: func(ctx context.Context, from uint64, f func(dedupe.Claim) bool) error {
@@ -146,18 +142,11 @@ func (p *program) buildForward(conf *config.Config, reg *prometheus.Registry) er
 	if p.dedupe, err = dedupe.New(opts); err != nil {
 		return err
 	}
-	p.pump, err = forward.New(forward.Options{
-		Archive: forward.FromArchive(p.archive), Dedupe: p.dedupe, Kafka: kafka, Source: p.epochs.source,
-		Topic: conf.Forward.Kafka.Topic, DeadLetterTopic: conf.Forward.Kafka.DeadLetterTopic, Start: forward.Start(conf.Forward.Start), Window: conf.Dedupe.Window,
-		AdminURL: adminURL(conf), Node: node, KeepFor: keepFor(conf), PinBodies: conf.Archive.Retention.Size > 0,
-		MaxBytes: int64(conf.Forward.Kafka.MaxInFlightBytes), MaxEventSize: int(conf.Forward.Kafka.MaxMessageBytes) * 9 / 10,
-		Logger: p.log.Named("forward"), Registerer: reg, Trace: p.stage(),
-	})
-	if err != nil {
+	if err := p.buildPumps(conf, node, reg); err != nil {
 		return err
 	}
-	p.archive.SetKeep(p.pump.Keep)
-	p.archive.SetWaiting(p.pump.Waiting)
+	p.archive.SetKeep(p.keep)
+	p.archive.SetWaiting(p.waiting)
 	return p.applyPaused(nil, conf)
 }
 
@@ -194,6 +183,7 @@ func (p *program) buildIngest(conf *config.Config, reg *prometheus.Registry) err
 	}
 	p.warn(warnings)
 	lives := p.captures(list)
+	p.later(conf, list)
 	if err := p.ingest.SetSources(list); err != nil {
 		return err
 	}
@@ -290,6 +280,7 @@ func (p *program) reload(next *config.Config, restart []string) error {
 		return err
 	}
 	lives := p.captures(list)
+	p.later(next, list)
 	if err := p.admin.SetTokens(tokens(next)); err != nil {
 		return err
 	}
@@ -305,7 +296,10 @@ func (p *program) reload(next *config.Config, restart []string) error {
 	}
 	p.noteAges(next)
 	if p.pump != nil {
-		p.pump.Reload()
+		if err := p.reloadTargets(next); err != nil {
+			return err
+		}
+		p.eachPump((*forward.Pump).Reload)
 		if err := p.applyPaused(was, next); err != nil {
 			return err
 		}
@@ -372,9 +366,9 @@ func (p *program) applyPaused(was, conf *config.Config) error {
 		s, err := &conf.Sources[i], error(nil)
 		switch {
 		case s.Paused:
-			err = p.pump.Pause(s.Name)
+			err = p.pause(s.Name, true)
 		case before[s.Name]:
-			err = p.pump.Resume(s.Name)
+			err = p.pause(s.Name, false)
 		}
 		if err != nil {
 			return err

@@ -57,7 +57,7 @@ func (e *epochs) source(id, near uint64) (*forward.SourceInfo, error) {
 		return nil, fmt.Errorf("source %s: %w", ep.Source, err)
 	}
 	s := &forward.SourceInfo{Name: ep.Source, Provider: ep.Provider, Definition: d, Secrets: secrets, PublicURL: e.urls[ep.Source], Topic: ep.Topic, Key: ep.Key, Routes: routes,
-		Window: ep.Window, Group: ep.Group, Tenants: ep.Tenants, LiveOnly: ep.Mode == "live", ByContent: ep.Identity == "body"}
+		Window: ep.Window, Group: ep.Group, Tenants: ep.Tenants, Target: ep.Target, NoKafka: ep.NoKafka, LiveOnly: ep.Mode == "live", ByContent: ep.Identity == "body"}
 	e.known[id] = s
 	return s, nil
 }

@@ -75,13 +75,15 @@ type epoch struct {
 	Identity   string          `json:"identity,omitempty"`
 	Mode       string          `json:"mode,omitempty"`
 	Tenants    bool            `json:"tenants,omitempty"`
+	Target     string          `json:"target,omitempty"`   // of forward.http
+	NoKafka    bool            `json:"no_kafka,omitempty"` // forward.kafka: false
 }
 
 func epochOf(s *config.Source, f *config.Forward) ([]byte, error) {
 	d := s.Definition.(*provider.Definition)
 	e := epoch{Source: s.Name, Provider: d.Name, Definition: string(d.YAML()), Window: s.Dedupe.Window, Group: s.Dedupe.Group, Identity: s.Dedupe.Identity, Mode: s.Mode, Tenants: s.Tenants != nil}
 	if f != nil {
-		e.Topic = topicOf(s, f, d.Name)
+		e.Topic, e.Target, e.NoKafka = topicOf(s, f, d.Name), targetName(s, f), !s.Forward.Kafka
 	}
 	e.Key, e.Routes = keyOf(s, f), routesOf(s, f)
 	return json.Marshal(e)
@@ -89,7 +91,7 @@ func epochOf(s *config.Source, f *config.Forward) ([]byte, error) {
 
 // keyOf and routesOf are what stands in force of a source: its own, else everybody's.
 func keyOf(s *config.Source, f *config.Forward) string {
-	if s.Key == "" && f != nil {
+	if s.Key == "" && f != nil && f.Kafka != nil {
 		return f.Kafka.Key
 	}
 	return s.Key
@@ -108,7 +110,10 @@ func routesOf(s *config.Source, f *config.Forward) (out []forward.Route) {
 
 func topicOf(s *config.Source, f *config.Forward, providerName string) string {
 	t := s.Topic
-	if t == "" {
+	switch {
+	case f.Kafka == nil:
+		return ""
+	case t == "":
 		t = f.Kafka.Topic
 	}
 	return strings.NewReplacer("{provider}", providerName, "{source}", s.Name).Replace(t)

@@ -59,7 +59,7 @@ func (s *Server) startReplay(r *http.Request, who secretToken) (Job, *problem) {
 	default:
 		return Job{}, refuse(http.StatusConflict, "not_published", "the delivery was not published yet")
 	}
-	job, err := s.o.Replayer.Replay(r.Context(), Selection{IDs: []string{row.ID}}, who.name)
+	job, err := s.o.Replayer.Replay(r.Context(), Selection{IDs: []string{row.ID}, Sink: r.URL.Query().Get("sink")}, who.name)
 	if err != nil {
 		return Job{}, s.failure(err)
 	}
@@ -73,6 +73,7 @@ type selectionBody struct {
 	Filter map[string]json.RawMessage `json:"filter"`
 	All    bool                       `json:"all"`
 	Force  bool                       `json:"force"`
+	Sink   string                     `json:"sink"`
 }
 
 // maxSelectedIDs bounds a list of ids; a filter takes any number.
@@ -108,6 +109,10 @@ func (s *Server) selection(r *http.Request) (Selection, selectionBody, *problem)
 		}
 	}
 	v.Del("force")
+	if sink := v.Get("sink"); sink != "" {
+		body.Sink = sink
+	}
+	v.Del("sink")
 	for name, value := range body.Filter {
 		text, err := filterText(value)
 		if err != nil || v.Has(name) {
@@ -120,7 +125,7 @@ func (s *Server) selection(r *http.Request) (Selection, selectionBody, *problem)
 			return invalid("ids: want at most %d of them, and no filter beside", maxSelectedIDs)
 		}
 		note(r, describe(v, body))
-		return Selection{IDs: body.IDs}, body, nil
+		return Selection{IDs: body.IDs, Sink: body.Sink}, body, nil
 	}
 	f, err := archive.ParseFilter(v, s.o.Now())
 	if err != nil {
@@ -139,7 +144,7 @@ func (s *Server) selection(r *http.Request) (Selection, selectionBody, *problem)
 		}
 	}
 	note(r, describe(v, body))
-	return Selection{Filter: &f}, body, nil
+	return Selection{Filter: &f, Sink: body.Sink}, body, nil
 }
 
 // describe is a selection in the audit log's words.

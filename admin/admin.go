@@ -46,6 +46,7 @@ var (
 type Selection struct {
 	IDs    []string
 	Filter *archive.Filter
+	Sink   string // kafka or http, for a replay; "" = the gateway's first one
 }
 
 // Job is a piece of work over many deliveries.

@@ -24,6 +24,7 @@ var checks = map[string]func(string) (string, error){
 	"listen":   checkListen,
 	"hostport": checkHostPort,
 	"url":      checkURL,
+	"target":   checkTarget,
 	"cidr":     checkCIDR,
 	"allow":    checkAllow,
 	"path":     checkPath,
@@ -87,6 +88,17 @@ func checkURL(s string) (string, error) {
 		return cure, fmt.Errorf("%q has a query or a fragment", s)
 	}
 	return "", nil
+}
+
+// checkTarget is checkURL for one that is called: it may have a query.
+func checkTarget(s string) (string, error) {
+	u, err := url.Parse(s)
+	if err == nil && u.Fragment == "" {
+		u.RawQuery = ""
+		s = u.String()
+	}
+	_, err = checkURL(s)
+	return "write https://handler.example.com/hooks", err
 }
 
 func checkCIDR(s string) (string, error) {

@@ -171,8 +171,28 @@ type ClientTLS struct {
 // Forward is where events go.
 type Forward struct {
 	Start  string  `yaml:"start" default:"oldest" enum:"oldest|now" doc:"where a sink that was never there before begins"`
-	Kafka  *Kafka  `yaml:"kafka" required:"true" doc:"the brokers"`
+	Kafka  *Kafka  `yaml:"kafka" doc:"the brokers; this, http or both"`
+	HTTP   *HTTP   `yaml:"http" doc:"where every accepted request is sent on to as it came, for sources without a target of their own"`
 	Routes []Route `live:"true" yaml:"routes" doc:"topics by what an event says, in order; what none takes goes to kafka.topic"`
+}
+
+// HTTP is a place that accepted requests are sent on to: method, query, headers and body
+// as they were received.
+type HTTP struct {
+	URL            string        `live:"true" yaml:"url" required:"true" check:"target" doc:"where they go; the query of a request is added to it"`
+	Secrets        []Secret      `live:"true" yaml:"secrets" doc:"what we sign with (Standard Webhooks), the newest first; several while the receiver changes over; none = not signed"`
+	Timeout        time.Duration `live:"true" yaml:"timeout" default:"15s" min:"100ms" max:"5m" doc:"for one attempt"`
+	Concurrency    int           `live:"true" yaml:"concurrency" default:"8" min:"1" max:"1000" doc:"requests at once"`
+	RetryFor       time.Duration `live:"true" yaml:"retry_for" default:"5d" min:"1m" max:"90d" doc:"from receipt; what got no 2xx by then becomes a dead letter"`
+	MaxPause       time.Duration `live:"true" yaml:"max_pause" default:"15m" min:"100ms" max:"1d" doc:"longest pause between two attempts; pauses are random and their bound doubles from one second"`
+	AllowAddresses []string      `live:"true" yaml:"allow_addresses" check:"cidr" doc:"networks beside the public internet that the url may lead to: 127.0.0.0/8 and ::1/128 for this machine, 10.0.0.0/8 for a private one"`
+	TLS            *ClientTLS    `live:"true" yaml:"tls" doc:"TLS to the target"`
+}
+
+// SourceForward is where the deliveries of one source go.
+type SourceForward struct {
+	HTTP  *HTTP `yaml:"http" doc:"a target of its own in place of forward.http"`
+	Kafka bool  `yaml:"kafka" default:"true" doc:"false: not to Kafka"`
 }
 
 // Kafka is how to reach it and what goes where.
@@ -225,6 +245,8 @@ type Source struct {
 	PublicURL   string              `yaml:"public_url" check:"url" doc:"what this provider calls: an origin, or with a path the whole URL"`
 	AllowIPs    []string            `yaml:"allow_ips" check:"allow" doc:"addresses that may call: CIDRs, addresses, or provider for its published list; unset = all"`
 	Dedupe      SourceDedupe        `yaml:"dedupe" doc:"of this source"`
+	Forward     SourceForward       `yaml:"forward" doc:"where its deliveries go"`
+	Ack         SourceAck           `yaml:"ack" doc:"when the provider is answered"`
 	AllowMode   string              `yaml:"allow_ips_mode" default:"enforce" enum:"enforce|shadow" doc:"shadow: nobody is refused for the address; what would have been is logged and counted"`
 	MaxBody     Size                `yaml:"max_body" min:"1KiB" max:"256MiB" doc:"largest body; unset = ingest.max_body"`
 	Tolerance   *time.Duration      `yaml:"tolerance" min:"0s" max:"366d" doc:"how far a signed timestamp may be off; 0s = not checked; unset = as the provider says"`
@@ -255,6 +277,20 @@ type SourceDedupe struct {
 	Group    string        `yaml:"group" check:"name" doc:"sources of one group know each other's events"`
 	Identity string        `yaml:"identity" enum:"body" doc:"body: the hash of the signed content stands for the event id; unset = as the provider says"`
 }
+
+// SourceAck is what a 2xx of one source means.
+type SourceAck struct {
+	After      string        `yaml:"after" default:"archived" enum:"archived|published|upstream" doc:"archived: it is on this node's disk; published: Kafka has it; upstream: the HTTP target has answered, and its answer goes to the provider"`
+	Deadline   time.Duration `yaml:"deadline" default:"4s" min:"100ms" max:"2m" doc:"for published and upstream: then 503 with Retry-After; the delivery is kept and sent anyway"`
+	MaxWaiting int           `yaml:"max_waiting" default:"1024" min:"1" max:"100000" doc:"for published and upstream: answers that wait at once; above it 503"`
+}
+
+// The values of SourceAck.After.
+const (
+	AfterArchived  = "archived"
+	AfterPublished = "published"
+	AfterUpstream  = "upstream"
+)
 
 // Rate is how many deliveries a source takes.
 type Rate struct {

@@ -21,6 +21,7 @@ func (d *decoder) validate(c *Config) {
 	}
 	d.groups(c)
 	d.notify(c)
+	d.validateForward(c)
 	for i, t := range c.Admin.Tokens {
 		path := fmt.Sprintf("admin.tokens[%d]", i)
 		if j, dup := tokens[t.Name]; dup && t.Name != "" {
@@ -197,6 +198,7 @@ func (d *decoder) validateSource(c *Config, i int, names, paths map[string]int) 
 		s.PublicURL = c.Ingest.PublicURL
 	}
 	d.validateWindow(c, s, path)
+	d.validateAck(c, s, path+".ack")
 	if s.ClientCA != "" && c.Ingest.TLS == nil {
 		d.fail(d.where(path+".client_ca"), path+".client_ca", "wants TLS on the ingest listener", "add ingest.tls")
 	}

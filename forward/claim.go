@@ -159,6 +159,7 @@ func (c *core) answered(ev *parcel, a *Answer) bool {
 		o := c.outcome(ev, archive.Duplicate)
 		o.Of = a.Of
 		ev.source.duplicates.Inc()
+		c.tellOf(ev, o, 0)
 		c.settle(settled{ev: ev, o: o})
 		c.freeKey(ev)
 	case claimWait:

@@ -42,7 +42,7 @@ type commit struct {
 // outcome begins the outcome of an event.
 func (c *core) outcome(ev *parcel, kind archive.OutcomeKind) *archive.Outcome {
 	o := &archive.Outcome{Delivery: ev.ref.seq, Item: ev.ref.item, Items: max(ev.items, 1), Kind: kind, At: c.p.o.Now(),
-		Source: ev.source.name, Sink: c.p.sinkName, Partition: -1, Offset: -1, Fields: ev.fields}
+		Source: ev.source.name, Sink: c.p.sinkOf(ev), Partition: -1, Offset: -1, Fields: ev.fields}
 	if ev.replay != nil && !ev.redrive {
 		o.Replay = ev.replay.ID
 	}
@@ -66,6 +66,7 @@ func (c *core) ripens() bool {
 // published notes that Kafka has the event.
 func (c *core) published(ev *parcel, a *Ack) {
 	ev.arrived(true)
+	c.tell(ev, !ev.pointer, a.reply)
 	o := c.outcome(ev, archive.Published)
 	o.Topic, o.Partition, o.Offset = ev.topic, a.Partition, a.Offset
 	o.Of, o.Reason = ev.repeats, ev.to.word
@@ -84,6 +85,7 @@ func (c *core) buried(ev *parcel, a Ack, sent bool) {
 	o := c.outcome(ev, archive.Dead)
 	o.Reason, o.Topic = ev.dead, ev.topic
 	o.Partition, o.Offset = a.Partition, a.Offset
+	c.tellOf(ev, o, 0)
 	c.settle(settled{ev: ev, o: o, ack: a, hasAck: sent})
 }
 
@@ -289,7 +291,7 @@ func (p *Pump) rest(ss []settled, confirmed uint64) uint64 {
 		if s.hasAck {
 			acks = append(acks, s.ack)
 		}
-		if s.o.Kind == archive.Published && s.o.Replay == "" {
+		if s.o.Kind == archive.Published && s.o.Replay == "" && s.o.Identity != (archive.Identity{}) {
 			c := s.ev.claim
 			c.Outcome, c.At = s.o.Seq, s.o.At
 			claims = append(claims, c)

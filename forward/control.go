@@ -138,6 +138,10 @@ type Stats struct {
 	Paused      []string          `json:"paused"`
 	Blocked     map[string]string `json:"blocked"` // topic: reason
 	Away        bool              `json:"away"`    // no broker answers
+	// MinInsync is min.insync.replicas of the topics that answers wait for (ack after
+	// published), as the broker has it. Below SafeReplicas one lost broker may take with it
+	// what was answered.
+	MinInsync map[string]int `json:"min_insync_replicas,omitempty"`
 }
 
 // Stats reports the state of now.
@@ -146,6 +150,7 @@ func (p *Pump) Stats() Stats {
 	if b, ok := p.sink.(interface{ BlockedTopics() map[string]string }); ok {
 		s.Blocked = b.BlockedTopics()
 	}
+	s.MinInsync = p.safety.shown()
 	p.stateMu.Lock()
 	defer p.stateMu.Unlock()
 	s.State, s.Held, s.Parked = p.state, p.heldN, p.parkedN

@@ -211,6 +211,7 @@ func (c *core) admit(ev *parcel) bool {
 	case ev.filtered != "":
 		o := c.outcome(ev, archive.Filtered)
 		o.Reason = ev.filtered
+		c.tellOf(ev, o, 0)
 		c.settle(settled{ev: ev, o: o})
 		return false
 	case ev.dead != "" && ev.topic == "":
@@ -235,7 +236,7 @@ func (c *core) dispatch(ev *parcel) {
 			return
 		}
 		c.bytes += ev.size
-		if ev.dead != "" && ev.topic == "" {
+		if ev.dead != "" && ev.msg == nil {
 			c.buried(ev, Ack{Partition: -1, Offset: -1}, false)
 			c.freeKey(ev)
 			return
@@ -341,6 +342,9 @@ func (c *core) refused(ev *parcel, err error) {
 	if errors.Is(err, ErrTooLarge) {
 		reason = reasonTooLarge
 	}
+	if re := (*refusedError)(nil); errors.As(err, &re) {
+		reason = re.reason
+	}
 	if ev.dead != "" { // the dead letter itself: the outcome must do
 		c.buried(ev, Ack{Partition: -1, Offset: -1}, false)
 		return
@@ -356,7 +360,9 @@ func (c *core) refused(ev *parcel, err error) {
 	}
 	ev.dead, ev.unasked, ev.claim, ev.claimed = reason, true, claim, had
 	if ev.msg == nil {
-		ev.topic = ""
+		if c.p.kind == KindKafka {
+			ev.topic = ""
+		}
 		c.buried(ev, Ack{Partition: -1, Offset: -1}, false)
 		return
 	}

@@ -136,6 +136,7 @@ func (c *core) hold(g *gate, ev *parcel) {
 	g.list.push(ev.ref)
 	o := c.outcome(ev, archive.Held)
 	o.Reason, o.Topic, o.Partition = reason, topic, g.key.partition
+	c.tellOf(ev, o, g.key.kind)
 	c.settle(settled{ev: ev, o: o})
 }
 

@@ -87,6 +87,8 @@ type Message struct {
 	Repeats  string // id of the delivery whose state it says again
 
 	Partition int32 // set by the producer
+
+	request *httpRequest // what goes to an HTTP target, with Value as its body
 }
 
 // Ack says what became of one message.
@@ -97,6 +99,7 @@ type Ack struct {
 	Err       error // ErrTooLarge, ErrInvalidRecord or ErrNotSent (see there)
 
 	intent *intent // the intent that goes when the outcome is synced
+	reply  *Reply  // what an HTTP target said
 }
 
 // ItemRef names one event of one delivery.

@@ -58,6 +58,11 @@ type ledger struct {
 	}
 	held *heldScan // only while the log is scanned at start
 
+	// mine and ours say which deliveries and which sinks' outcomes count: several pumps
+	// read one log. nil: all of them.
+	mine func(d *archive.Delivery) bool
+	ours func(sink string) bool
+
 	tailed atomic.Bool   // somebody reads the log into it
 	asked  chan struct{} // somebody wants it up to date
 }
@@ -80,26 +85,26 @@ func (l *ledger) pause(ctx context.Context) {
 	}
 }
 
-// catchUp waits until the ledger has seen the log up to seq, a moment at most: where
-// the log cannot be read, an old number is better than none.
-func (l *ledger) catchUp(seq uint64) {
-	for end := time.Now().Add(100 * time.Millisecond); l.tailed.Load() && time.Now().Before(end); {
-		l.mu.Lock()
-		seen := l.pos >= seq
-		l.mu.Unlock()
-		if seen {
-			return
-		}
-		select {
-		case l.asked <- struct{}{}:
-		default:
-		}
-		time.Sleep(100 * time.Microsecond)
+// caughtUp says whether the ledger has seen the log up to seq, or nobody reads it any
+// more; if not, whoever reads is asked to hurry.
+func (l *ledger) caughtUp(seq uint64) bool {
+	l.mu.Lock()
+	seen := l.pos >= seq
+	l.mu.Unlock()
+	if seen || !l.tailed.Load() {
+		return true
 	}
+	select {
+	case l.asked <- struct{}{}:
+	default:
+	}
+	return false
 }
 
 // add takes one record of the log into account.
 func (l *ledger) add(r *archive.Record) {
+	// Whose a delivery is stands in its epoch: that is looked up outside of the lock.
+	counts := r.Delivery != nil && r.Delivery.Verdict == archive.Accepted && (l.mine == nil || l.mine(r.Delivery))
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if r.Seq <= l.pos {
@@ -107,7 +112,7 @@ func (l *ledger) add(r *archive.Record) {
 	}
 	l.pos = r.Seq
 	switch {
-	case r.Delivery != nil && r.Delivery.Verdict == archive.Accepted:
+	case counts:
 		c := l.chunk(r.Seq, true)
 		if w, b := bit(r.Seq); c.open[w]&b == 0 {
 			c.open[w] |= b
@@ -137,7 +142,7 @@ func (l *ledger) settle(o *archive.Outcome) {
 }
 
 func (l *ledger) outcome(o *archive.Outcome) {
-	if o.Replay != "" {
+	if o.Replay != "" || l.ours != nil && !l.ours(o.Sink) {
 		return
 	}
 	state := uint8(stateFinal)

@@ -1,6 +1,9 @@
 package forward
 
 import (
+	"slices"
+	"sync"
+
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -17,20 +20,50 @@ type metrics struct {
 	providerLag prometheus.Histogram
 	routeErrors *prometheus.CounterVec
 	remade      prometheus.Counter
-	parked      prometheus.Gauge
-	heldNow     prometheus.Gauge
-	inMemory    prometheus.Gauge
+	parked      *prometheus.GaugeVec
+	heldNow     *prometheus.GaugeVec
+	inMemory    *prometheus.GaugeVec
 	blocked     *prometheus.GaugeVec
+	pumps       *pumps
+}
+
+// pumps are those that count into one set of metrics.
+type pumps struct {
+	mu   sync.Mutex
+	list []*Pump
+}
+
+func (ps *pumps) add(p *Pump) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	ps.list = append(ps.list, p)
+}
+
+// sum adds what each pump says; most is the largest of it.
+func (ps *pumps) sum(f func(*Pump) float64) (sum, most float64) {
+	ps.mu.Lock()
+	list := slices.Clone(ps.list)
+	ps.mu.Unlock()
+	for _, p := range list {
+		v := f(p)
+		sum, most = sum+v, max(most, v)
+	}
+	return sum, most
 }
 
 func newMetrics(r prometheus.Registerer, p *Pump) *metrics {
+	if p.o.Beside != nil {
+		m := p.o.Beside.met
+		m.pumps.add(p)
+		return m
+	}
 	vec := func(name, help string, labels ...string) *prometheus.CounterVec {
 		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 		r.MustRegister(v)
 		return v
 	}
-	gauge := func(name, help string) prometheus.Gauge {
-		g := prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+	gauge := func(name, help string) *prometheus.GaugeVec {
+		g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, []string{"sink"})
 		r.MustRegister(g)
 		return g
 	}
@@ -54,13 +87,20 @@ func newMetrics(r prometheus.Registerer, p *Pump) *metrics {
 		heldNow:  gauge("penstock_held_events", "Events that are held: paused source, blocked topic, missing definition."),
 		inMemory: gauge("penstock_forward_bytes", "Bytes of events in memory."),
 		blocked: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "penstock_topic_blocked",
-			Help: "1 while a topic takes nothing."}, []string{"topic"}),
+			Help: "1 while a topic, or an HTTP target, takes nothing."}, []string{"topic"}),
+		pumps: &pumps{list: []*Pump{p}},
 	}
 	r.MustRegister(m.lag, m.providerLag, m.blocked, m.remade)
 	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "penstock_unpublished_deliveries",
-		Help: "Accepted deliveries without a final synced outcome."}, func() float64 { return float64(p.Unpublished()) }))
+		Help: "Accepted deliveries without a final synced outcome; with two sinks, of each."}, func() float64 {
+		sum, _ := m.pumps.sum(func(p *Pump) float64 { return float64(p.Unpublished()) })
+		return sum
+	}))
 	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "penstock_oldest_unpublished_seconds",
-		Help: "Age of the oldest of them; 0 when there is none."}, func() float64 { return p.OldestUnpublished().Seconds() }))
+		Help: "Age of the oldest of them; 0 when there is none."}, func() float64 {
+		_, most := m.pumps.sum(func(p *Pump) float64 { return p.OldestUnpublished().Seconds() })
+		return most
+	}))
 	return m
 }
 
@@ -108,7 +148,7 @@ func (p *Pump) source(name string) *sourceState {
 	s := p.sources[name]
 	if s == nil {
 		s = &sourceState{name: name, met: p.met,
-			published: p.met.published.WithLabelValues(name, "kafka"), duplicates: p.met.duplicates.WithLabelValues(name),
+			published: p.met.published.WithLabelValues(name, p.kind), duplicates: p.met.duplicates.WithLabelValues(name),
 			conflicts: p.met.conflicts.WithLabelValues(name),
 			byType:    map[string]prometheus.Counter{}, byReason: map[string]prometheus.Counter{}}
 		p.sources[name] = s

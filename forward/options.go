@@ -95,6 +95,8 @@ type SourceInfo struct {
 	Group      string               // dedupe group; "" = the source by itself
 	Tenants    bool                 // many merchants behind it, each with ids of its own
 	LiveOnly   bool                 // mode: live - test events go out as test.<type>
+	Target     string               // HTTP target; "" = the default one, where there is one
+	NoKafka    bool                 // its events do not go to Kafka
 	ByContent  bool                 // dedupe.identity: body - the signed content's hash stands for the event id
 }
 
@@ -112,11 +114,20 @@ type Options struct {
 	Archive Log
 	Dedupe  Deduper
 	Kafka   KafkaOptions
+	// HTTP makes this a pump to HTTP targets, and Kafka is not looked at. A gateway that
+	// does both has two pumps over one archive, each with its own cursor and evidence.
+	HTTP *HTTPOptions
+	// Beside is the other pump of this process: metrics are shared with it.
+	Beside *Pump
 	// Source gives the definition under which a delivery was accepted: the archive's
 	// epoch document, parsed. near is the seq of a delivery that uses it. An error, or
 	// no Definition, holds the delivery (reason definition_missing); it is asked again
 	// after Reload and every half minute.
 	Source func(epoch, near uint64) (*SourceInfo, error)
+
+	// Selective: some sources go to another sink alone, so that each delivery's epoch is
+	// asked whose it is.
+	Selective bool
 
 	Topic           string        // template; default webhooks.{provider}
 	DeadLetterTopic string        // "": dead letters are outcomes only

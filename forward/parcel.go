@@ -73,6 +73,7 @@ type parcel struct {
 	missing  bool   // its definition is not there
 	big      bool   // goes by claim-check
 	freed    bool   // let out of its paused source by hand
+	pointer  bool   // what is published is a pointer: the body is in this archive alone
 	redriven bool   // has a held outcome in the log
 	pass     *gate  // was taken out of this gate and may go through it
 	origin   *gate  // counts this event in its flying
@@ -147,6 +148,9 @@ func (p *Pump) read(d *archive.Delivery, rel *release) []*parcel {
 		ev.missing = true
 		return []*parcel{ev}
 	}
+	if p.kind == KindHTTP {
+		return []*parcel{p.asRequest(d, info, rel)}
+	}
 	evs, err := readEvents(info, d)
 	if err != nil {
 		p.log.Warn("delivery cannot be read", zap.String("source", d.Source), zap.Uint64("seq", d.Seq), zap.Error(err))
@@ -175,12 +179,7 @@ func (p *Pump) plain(d *archive.Delivery, rel *release) *parcel {
 
 // build makes the event with its claim and its message.
 func (p *Pump) build(d *archive.Delivery, info *SourceInfo, e *provider.Event, i int, way *placement, rel *release) *parcel {
-	group := info.Group
-	if group == "" {
-		group = d.Source
-	} else {
-		group = "group:" + group
-	}
+	group := groupOf(d, info)
 	ev := &parcel{ref: ref{d.Seq, i}, event: way.event, to: way.to, delivery: d.ID, source: p.source(d.Source), received: d.ReceivedAt,
 		occurred: e.OccurredAt, released: rel, failure: e.FailureReason}
 	typ := typeOf(info, e)
@@ -222,6 +221,7 @@ func (p *Pump) message(ev *parcel, d *archive.Delivery, info *SourceInfo, e *pro
 		return
 	}
 	if ev.big || len(e.Payload) > p.o.MaxEventSize {
+		ev.pointer = true
 		if p.o.AdminURL == "" {
 			p.deadLetter(ev, d, info, e, reasonTooLarge)
 			return
@@ -319,6 +319,10 @@ func (p *Pump) load(ev *parcel) error {
 
 // rerender makes the message again after something about the event changed.
 func (p *Pump) rerender(ev *parcel, d *archive.Delivery) error {
+	if p.kind == KindHTTP {
+		ev.mark()
+		return nil
+	}
 	info := p.lookup(d)
 	if info == nil {
 		ev.missing, ev.msg = true, nil

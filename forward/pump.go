@@ -24,10 +24,15 @@ import (
 
 // Keys of the pump in the archive's State.
 const (
-	sinkKey     = "sink/kafka"  // the cluster's id, as it was last seen
-	startKey    = "start/kafka" // where a sink without a cursor begins
-	pausePrefix = "pause/"      // one key per paused source
-	jobPrefix   = "replay/"     // one key per replay job
+	sinkKey     = "sink/"  // + kind: the cluster's id, as it was last seen
+	startKey    = "start/" // + kind: where a sink without a cursor begins
+	pausePrefix = "pause/" // one key per paused source
+)
+
+// The kinds of sinks, as they stand in names of sinks and in metrics.
+const (
+	KindKafka = "kafka"
+	KindHTTP  = "http"
 )
 
 // Pump is the way from the log to Kafka. All methods may be called at any time and
@@ -37,9 +42,10 @@ type Pump struct {
 	log  *zap.Logger
 	met  *metrics
 	sink sink
+	kind string
 	seed maphash.Seed
 
-	sinkName string // "kafka:<cluster id>"; set before anything is read
+	sinkName string // "kafka:<cluster id>", "http:targets"; set before anything is read
 	led      atomic.Pointer[ledger]
 	control  chan func(*core)
 	sendCtx  context.Context
@@ -58,8 +64,10 @@ type Pump struct {
 	running bool
 	heldN   int
 	parkedN int
-	keep    atomic.Uint64 // first seq that a restart would read; 0 = all
-	changes atomic.Uint64 // of paused and of definitions
+	keep    atomic.Uint64          // first seq that a restart would read; 0 = all
+	changes atomic.Uint64          // of paused and of definitions
+	awaits  atomic.Pointer[awaits] // nil: nobody waits for the sink
+	safety  safety
 }
 
 // New returns a pump; nothing is read or sent before Run.
@@ -70,8 +78,13 @@ func New(o Options) (*Pump, error) {
 	o.setDefaults()
 	p := &Pump{o: o, log: o.Logger, seed: maphash.MakeSeed(), control: make(chan func(*core)),
 		infos: map[uint64]infoEntry{}, sources: map[string]*sourceState{}, paused: map[string]bool{},
-		jobs: map[string]*job{}, state: "starting", sink: o.sink}
-	p.led.Store(newLedger(0))
+		jobs: map[string]*job{}, state: "starting", sink: o.sink, kind: KindKafka}
+	if o.HTTP != nil {
+		p.kind = KindHTTP
+	}
+	first := p.newLedger(0)
+	first.tailed.Store(true) // it knows nothing yet: who asks waits for the one of Run
+	p.led.Store(first)
 	p.met = newMetrics(o.Registerer, p)
 	st := o.Archive.State()
 	st.Range(pausePrefix, func(key string, _ []byte) bool {
@@ -80,7 +93,7 @@ func New(o Options) (*Pump, error) {
 	})
 	p.loadJobs(st)
 	if p.sink == nil {
-		s, err := newKafkaSink(o, p.regressed)
+		s, err := p.newSink()
 		if err != nil {
 			return nil, err
 		}
@@ -88,6 +101,9 @@ func New(o Options) (*Pump, error) {
 	}
 	return p, nil
 }
+
+// Kind is the kind of the pump's sink: KindKafka or KindHTTP.
+func (p *Pump) Kind() string { return p.kind }
 
 // Unpublished is how many accepted deliveries have no final synced outcome.
 func (p *Pump) Unpublished() int {
@@ -97,10 +113,30 @@ func (p *Pump) Unpublished() int {
 
 // counted is the ledger when it has seen all that is synced now.
 func (p *Pump) counted() *ledger {
-	led := p.led.Load()
-	led.catchUp(p.o.Archive.Synced())
-	return led
+	seq, patience := p.o.Archive.Synced(), catchUpFor
+	p.stateMu.Lock()
+	if p.state != stateLive {
+		patience = startUpFor
+	}
+	p.stateMu.Unlock()
+	for end := time.Now().Add(patience); ; time.Sleep(100 * time.Microsecond) {
+		led := p.led.Load()
+		if led.caughtUp(seq) || time.Now().After(end) {
+			return led
+		}
+	}
 }
+
+// How long who counts waits for what was synced to be counted. Where the log cannot be
+// read, an old number is better than none. At the start the log is read from the cursor on,
+// and "nothing" would be a lie about all that waits there.
+const (
+	catchUpFor = 100 * time.Millisecond
+	startUpFor = 5 * time.Second
+)
+
+// stateLive is the state of a pump that publishes.
+const stateLive = "live"
 
 // OldestUnpublished is how long the oldest of them has waited.
 func (p *Pump) OldestUnpublished() time.Duration {
@@ -120,34 +156,34 @@ func (p *Pump) Run(ctx context.Context) error {
 	defer p.setState("stopped")
 	st := p.o.Archive.State()
 	// While Kafka is away the two metrics count already, from where the last life left.
-	known, _ := st.Get(sinkKey)
+	known, _ := st.Get(sinkKey + p.kind)
 	from, err := p.begin(string(known))
 	if err != nil {
 		return err
 	}
 	tail := p.follow(ctx, from)
-	p.setState("waiting for kafka")
+	p.setState("waiting for " + p.kind)
 	cluster, err := p.open(ctx)
 	if err != nil {
 		tail()
 		return nil // ctx ended
 	}
-	tail()
-	p.sinkName = "kafka:" + cluster
-	if err := st.Commit(archive.Change{Key: sinkKey, Value: []byte(cluster)}); err != nil {
+	p.sinkName = p.kind + ":" + cluster
+	if err := st.Commit(archive.Change{Key: sinkKey + p.kind, Value: []byte(cluster)}); err != nil {
+		tail()
 		return fmt.Errorf("keep the sink's name: %w", err)
 	}
-	return p.serve(ctx, cluster)
+	return p.serve(ctx, cluster, tail)
 }
 
 // begin says from where the log must be scanned for a cluster.
 func (p *Pump) begin(cluster string) (from cursor, err error) {
 	st := p.o.Archive.State()
-	cur, ok, err := loadCursor(st, "kafka:"+cluster)
+	cur, ok, err := loadCursor(st, p.kind+":"+cluster)
 	if err != nil || ok {
 		return cur, err
 	}
-	if b, ok := st.Get(startKey); ok {
+	if b, ok := st.Get(startKey + p.kind); ok {
 		_, err = fmt.Sscan(string(b), &cur.Seq)
 		if err != nil {
 			return cur, fmt.Errorf("read where the sink starts: %w", err)
@@ -161,7 +197,7 @@ func (p *Pump) begin(cluster string) (from cursor, err error) {
 		cur.Seq = p.o.Archive.Synced()
 	}
 	// Written down at once: "now" is the moment of the first start, not of the first ack.
-	return cur, st.Commit(archive.Change{Key: startKey, Value: fmt.Append(nil, cur.Seq)})
+	return cur, st.Commit(archive.Change{Key: startKey + p.kind, Value: fmt.Append(nil, cur.Seq)})
 }
 
 // scanFrom is the first seq whose record must be looked at.
@@ -175,8 +211,9 @@ func (c cursor) scanFrom() uint64 {
 
 // follow keeps a ledger up to date until the returned function is called.
 func (p *Pump) follow(ctx context.Context, from cursor) (stop func()) {
-	led := newLedger(from.scanFrom())
+	led := p.newLedger(from.scanFrom())
 	led.held = nil
+	led.tailed.Store(true)
 	p.led.Store(led)
 	rd := p.o.Archive.Reader(from.scanFrom())
 	skim(rd, true, true)
@@ -186,10 +223,10 @@ func (p *Pump) follow(ctx context.Context, from cursor) (stop func()) {
 func (p *Pump) tail(ctx context.Context, led *ledger, rd Reader) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
+	led.tailed.Store(true)
 	go func() {
 		defer close(done)
 		defer rd.Close()
-		led.tailed.Store(true)
 		defer led.tailed.Store(false)
 		for {
 			r, err := rd.Next(ctx)
@@ -225,13 +262,15 @@ func (p *Pump) open(ctx context.Context) (string, error) {
 			return "", ctx.Err()
 		}
 		p.setState(err.Error())
-		p.log.Error("kafka does not open, will try again", zap.Error(err))
+		p.log.Error(p.kind+" does not open, will try again", zap.Error(err))
 		sleepCtx(ctx, pause)
 	}
 }
 
 // serve resolves what the last life left and goes live.
-func (p *Pump) serve(ctx context.Context, cluster string) error {
+// counting ends the count that went on until now, when another has taken over.
+func (p *Pump) serve(ctx context.Context, cluster string, counting func()) error {
+	defer func() { counting() }()
 	cur, err := p.begin(cluster)
 	if err != nil {
 		return err
@@ -239,7 +278,7 @@ func (p *Pump) serve(ctx context.Context, cluster string) error {
 	sendCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	p.sendCtx = sendCtx
-	led := newLedger(cur.scanFrom())
+	led := p.newLedger(cur.scanFrom())
 	scan := p.o.Archive.Reader(cur.scanFrom())
 	skim(scan, true, true)
 	scanEnd := p.o.Archive.Synced()
@@ -247,11 +286,14 @@ func (p *Pump) serve(ctx context.Context, cluster string) error {
 		scan.Close()
 		return quiet(ctx, err)
 	}
+	led.tailed.Store(true)
 	p.led.Store(led)
 	held := led.takeHeld(cur.Seq)
 	// The same reader goes on as the tail that counts.
 	stopTail := p.tail(ctx, led, scan)
 	defer stopTail()
+	counting()
+	counting = func() {}
 	if err := p.recover(ctx, led); err != nil {
 		return quiet(ctx, err)
 	}
@@ -269,7 +311,7 @@ func (p *Pump) serve(ctx context.Context, cluster string) error {
 	closing, end := context.WithTimeout(context.WithoutCancel(ctx), p.o.grace)
 	defer end()
 	if err := p.sink.Close(closing); err != nil {
-		p.log.Warn("kafka producer closed with work in flight; the next start resolves it", zap.Error(err))
+		p.log.Warn("sink closed with work in flight; the next start resolves it", zap.Error(err))
 	}
 	return nil
 }
@@ -283,8 +325,11 @@ func (p *Pump) live(ctx context.Context, c *core, cur cursor, scanEnd uint64) {
 	wg.Go(func() { p.reader(inner, reads, cur.Seq+1, scanEnd) })
 	wg.Go(func() { p.committer(c, stop) })
 	wg.Go(func() { p.runJobs(inner) })
-	wg.Go(func() { p.watchRegressions(inner) })
-	p.setState("live")
+	if p.kind == KindKafka {
+		wg.Go(func() { p.watchRegressions(inner) })
+		wg.Go(func() { p.watchSafety(inner) })
+	}
+	p.setState(stateLive)
 	p.log.Info("publishing", zap.String("sink", p.sinkName), zap.Uint64("cursor", cur.Seq), zap.Int("unpublished", p.Unpublished()))
 	c.run(reads)
 	cancel()

@@ -102,6 +102,9 @@ func (p *Pump) readRecord(b *readBatch, r *archive.Record, scanEnd uint64) (size
 		if r.Seq <= scanEnd && p.led.Load().closed(r.Seq) {
 			return 0
 		}
+		if !p.mine(r.Delivery) {
+			return 0
+		}
 		evs = p.read(r.Delivery, nil)
 	case r.Corrupt != nil:
 		evs = p.readErased(r, scanEnd)
@@ -152,6 +155,9 @@ func (p *Pump) readReleased(m *archive.Marker) []*parcel {
 		if seq, ok := archive.SeqOf(m.Key); ok {
 			p.led.Load().withdraw(seq)
 		}
+		return nil
+	}
+	if !p.mine(d) {
 		return nil
 	}
 	if d.Verdict == archive.Accepted {
@@ -271,9 +277,9 @@ func (c *core) tend() {
 		held += g.list.n
 	}
 	c.showBlocked()
-	c.p.met.heldNow.Set(float64(held))
-	c.p.met.parked.Set(float64(len(c.parked)))
-	c.p.met.inMemory.Set(float64(c.bytes))
+	c.p.met.heldNow.WithLabelValues(c.p.kind).Set(float64(held))
+	c.p.met.parked.WithLabelValues(c.p.kind).Set(float64(len(c.parked)))
+	c.p.met.inMemory.WithLabelValues(c.p.kind).Set(float64(c.bytes))
 	c.p.stateMu.Lock()
 	c.p.heldN, c.p.parkedN = held, len(c.parked)
 	c.p.stateMu.Unlock()

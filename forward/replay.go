@@ -186,14 +186,14 @@ func (p *Pump) saveJob(j *job) error {
 	if err != nil {
 		return fmt.Errorf("encode replay job %s: %w", j.ID, err)
 	}
-	if err := p.o.Archive.State().Commit(archive.Change{Key: jobPrefix + j.ID, Value: b}); err != nil {
+	if err := p.o.Archive.State().Commit(archive.Change{Key: p.jobPrefix() + j.ID, Value: b}); err != nil {
 		return fmt.Errorf("keep replay job %s: %w", j.ID, err)
 	}
 	return nil
 }
 
 func (p *Pump) loadJobs(st State) {
-	st.Range(jobPrefix, func(key string, v []byte) bool {
+	st.Range(p.jobPrefix(), func(key string, v []byte) bool {
 		var j Job
 		if err := json.Unmarshal(v, &j); err != nil {
 			p.log.Warn("replay job cannot be read", zap.String("key", key), zap.Error(err))
@@ -218,7 +218,7 @@ func (p *Pump) trimJobs() {
 			return
 		}
 		delete(p.jobs, oldest.ID)
-		if err := p.o.Archive.State().Commit(archive.Change{Key: jobPrefix + oldest.ID}); err != nil {
+		if err := p.o.Archive.State().Commit(archive.Change{Key: p.jobPrefix() + oldest.ID}); err != nil {
 			p.log.Warn("ended replay job is not forgotten", zap.Error(err))
 		}
 	}
@@ -344,7 +344,7 @@ func (p *Pump) find(ctx context.Context, j *job) ([]uint64, error) {
 // wasPublished says whether a delivery can be replayed: it has an event that was published,
 // or one that became a dead letter and is driven again.
 func (p *Pump) wasPublished(d *archive.Delivery) (bool, error) {
-	os, err := p.o.Archive.Outcomes(d.Seq)
+	os, err := p.outcomes(d.Seq)
 	if err != nil {
 		return false, fmt.Errorf("read outcomes: %w", err)
 	}
@@ -356,7 +356,7 @@ func isDeadLetter(o archive.Outcome) bool { return o.Kind == archive.Dead && o.R
 // wasDead says that an event is a dead letter and nothing else: what publishes it now is
 // the first to do so.
 func (p *Pump) wasDead(seq uint64, item int) bool {
-	os, err := p.o.Archive.Outcomes(seq)
+	os, err := p.outcomes(seq)
 	if err != nil {
 		return false
 	}
@@ -412,9 +412,15 @@ func toReplay(j *Job, os []archive.Outcome) []encore {
 
 func isLivePublished(o archive.Outcome) bool { return o.Kind == archive.Published && o.Replay == "" }
 
+// outcomes are those of this pump's sink: what another one has says nothing here.
+func (p *Pump) outcomes(seq uint64) ([]archive.Outcome, error) {
+	os, err := p.o.Archive.Outcomes(seq)
+	return slices.DeleteFunc(os, func(o archive.Outcome) bool { return !p.ours(o.Sink) }), err
+}
+
 // replayOne sends the published events of one delivery again.
 func (p *Pump) replayOne(ctx context.Context, j *job, seq uint64, lim *rate.Limiter) error {
-	os, err := p.o.Archive.Outcomes(seq)
+	os, err := p.outcomes(seq)
 	if err != nil {
 		return fmt.Errorf("read outcomes of %d: %w", seq, err)
 	}

@@ -62,7 +62,11 @@ func (s *Server) waitClosed(ctx context.Context) error {
 func (s *Server) beginDrain() bool {
 	s.open.Lock()
 	defer s.open.Unlock()
-	return s.draining.CompareAndSwap(false, true)
+	if !s.draining.CompareAndSwap(false, true) {
+		return false
+	}
+	close(s.drained)
+	return true
 }
 
 // closeListeners closes them before fasthttp does: it knows nothing of one whose Serve

@@ -125,6 +125,9 @@ func (s *Server) accept(ctx *fasthttp.RequestCtx, c *conn, now time.Time) {
 	}
 	c.src.count.accepted.Inc()
 	reply := c.src.Verifier.Ack(&c.req, now)
+	if c.src.Later != nil && !s.later(ctx, c, &reply) {
+		return
+	}
 	s.ack(ctx, c, r, &reply)
 }
 

@@ -74,6 +74,7 @@ func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
 	for _, c := range []prometheus.Collector{
 		m.deliveries, m.shadow, m.ack, m.panics, refused,
 		gauge("penstock_ingest_inflight_bytes", "Bytes of bodies being read or handled, as declared.", func() float64 { return float64(s.budget.used.Load()) }),
+		gauge("penstock_ack_waiting", "Answers that wait until a sink has the delivery.", func() float64 { return float64(s.waiting.Load()) }),
 		gauge("penstock_ingest_connections", "Open connections.", func() float64 { return float64(s.conns.len()) }),
 		gauge("penstock_ingest_draining", "1 while the edge is being stopped.", func() float64 {
 			if s.draining.Load() {

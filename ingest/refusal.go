@@ -32,6 +32,8 @@ const (
 	refusedPeerConns                    // connection over the limit of one address
 	refusedAccept                       // no descriptors or memory to accept with
 	refusedBroken                       // the connection ended or broke inside a request
+	refusedLate                         // archived, and not delivered before the answer was due
+	refusedWaiting                      // archived, and too many answers wait already
 	refusals
 )
 
@@ -56,6 +58,8 @@ var refusalInfo = [refusals]struct {
 	refusedPeerConns: {"too_many_connections_of_address", fasthttp.StatusServiceUnavailable},
 	refusedAccept:    {"accept_failed", 0},
 	refusedBroken:    {"broken", fasthttp.StatusBadRequest},
+	refusedLate:      {"not_delivered_yet", fasthttp.StatusServiceUnavailable},
+	refusedWaiting:   {"too_many_waiting", fasthttp.StatusServiceUnavailable},
 }
 
 // reasonStatus says how a verification reason is answered; what is not listed is 401,

@@ -123,7 +123,9 @@ type Server struct {
 	open     sync.Mutex // protects lns; draining is set under it
 	lns      []*listener
 	draining atomic.Bool
-	readBy   atomic.Int64 // drain: unix ns after which no request is read any more; 0 = not yet
+	drained  chan struct{} // closed when a drain begins
+	waiting  atomic.Int64  // answers that wait for a sink
+	readBy   atomic.Int64  // drain: unix ns after which no request is read any more; 0 = not yet
 }
 
 // New makes a server without sources. It fails when an option cannot be right: a bad
@@ -137,7 +139,7 @@ func New(o Options, a Archive) (*Server, error) {
 		return nil, err
 	}
 	o.TrustedProxies, o.ProxyProtocol = plainPrefixes(o.TrustedProxies), plainPrefixes(o.ProxyProtocol)
-	s := &Server{opts: o, archive: a, log: o.Logger, clock: newClock()}
+	s := &Server{opts: o, archive: a, log: o.Logger, clock: newClock(), drained: make(chan struct{})}
 	s.refused.log = o.Logger
 	s.budget.limit = o.InFlightBytes
 	s.conns.init(o.MaxConns, o.MaxConnsPerIP)

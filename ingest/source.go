@@ -53,6 +53,7 @@ type Source struct {
 	// ErrKept where something is kept already. nil = nothing can be kept.
 	Capture  func(c *verify.Capture, now time.Time) error
 	ClientCA *x509.CertPool // set = a client certificate of one of these is demanded (mTLS)
+	Later    *Later         // nil = a delivery is answered as soon as it is archived
 }
 
 // source is a compiled Source. It never changes; its limiter and counters are shared
