@@ -162,12 +162,32 @@ func TestSealedNoncesDiffer(t *testing.T) {
 	disk := newCrashFS(seeded(t))
 	type use struct{ salt, seq uint64 }
 	seen := map[use][]byte{}
-	for range 30 {
+	reused := 0
+	lost := uint64(0) // the seq of what was written last
+	for life := range 30 {
 		o := sealedOptions()
 		o.FS = disk
 		a := mustOpen(t, worldDir, o)
 		for n := range 20 {
-			mustAppend(t, a, secretDelivery(n))
+			d := secretDelivery(n)
+			mustAppend(t, a, d)
+			if n == 0 && d.Seq == lost {
+				reused++
+			}
+			lost = d.Seq + 1
+		}
+		// One more is written, and the power fails before its sync: most often it is lost,
+		// and the next life gives its seq to another delivery.
+		disk.mu.Lock()
+		disk.fail = func(op, _ string, _ int) error {
+			if op == "sync" {
+				return errCrashed
+			}
+			return nil
+		}
+		disk.mu.Unlock()
+		if err := a.Append(secretDelivery(100 + life)); err == nil {
+			t.Fatal("acked without a sync")
 		}
 		disk.mu.Lock()
 		for name, node := range disk.live {
@@ -200,6 +220,9 @@ func TestSealedNoncesDiffer(t *testing.T) {
 		next := disk.powerCut()
 		_ = a.Close()
 		disk = next
+	}
+	if reused == 0 {
+		t.Fatal("no seq was given again: nothing was tried")
 	}
 }
 
