@@ -15,5 +15,9 @@ echo "installing chromium" >&2
 sudo=
 [ "$(id -u)" = 0 ] || sudo=sudo
 # The fonts: without any, pictures of pages show boxes.
-{ $sudo apt-get update -q && $sudo apt-get install -y -q --no-install-recommends chromium fonts-dejavu-core; } >"$run/browser.log" 2>&1 ||
-	{ tail -n 20 "$run/browser.log" >&2; echo "browser.sh: cannot install chromium (see $run/browser.log)" >&2; exit 1; }
+install() { $sudo apt-get update -q && $sudo apt-get install -y -q --no-install-recommends chromium fonts-dejavu-core; }
+for wait in 5 20 0; do # a mirror may be away for a moment
+	install >"$run/browser.log" 2>&1 && exit 0
+	sleep "$wait"
+done
+{ tail -n 20 "$run/browser.log" >&2; echo "browser.sh: cannot install chromium (see $run/browser.log)" >&2; exit 1; }
