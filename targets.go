@@ -157,14 +157,22 @@ func (p *program) keep() uint64 {
 
 // waiting lists what waits in any sink; retention copies it forward.
 func (p *program) waiting(from, to uint64) (seqs []uint64, ok bool) {
-	seqs, ok = p.pump.Waiting(from, to)
-	if !ok || p.beside == nil {
-		return seqs, ok
+	var ask []func(from, to uint64) ([]uint64, bool)
+	p.eachPump(func(pump *forward.Pump) { ask = append(ask, pump.Waiting) })
+	return inAny(ask, from, to)
+}
+
+// inAny is what any of them lists; not ok where one cannot tell.
+func inAny(ask []func(from, to uint64) ([]uint64, bool), from, to uint64) (seqs []uint64, ok bool) {
+	for _, f := range ask {
+		more, ok := f(from, to)
+		if !ok {
+			return nil, false
+		}
+		seqs = append(seqs, more...)
 	}
-	more, ok := p.beside.Waiting(from, to)
-	seqs = append(slices.Clone(seqs), more...)
 	slices.Sort(seqs)
-	return slices.Compact(seqs), ok
+	return slices.Compact(seqs), true
 }
 
 // pause pauses or resumes a source for every sink.

@@ -77,6 +77,7 @@ type auditLog struct {
 	bytes       int64 // of all files
 	files       []auditFile
 	f           *os.File // nil: to be opened (again)
+	sync        func(*os.File) error
 }
 
 type auditFile struct {
@@ -91,7 +92,7 @@ func OpenAudit(dir string, size int64) (*Audit, error) {
 		return nil, fmt.Errorf("audit log: %w", err)
 	}
 	a := &Audit{unfinished: map[uint64]bool{}, running: map[uint64]bool{}, noise: rate.NewLimiter(rate.Every(noiseInterval), noiseBurst),
-		acts: auditLog{dir: dir, prefix: "acts-", bytes: size / 2}, looks: auditLog{dir: dir, prefix: "looks-", bytes: size / 2}}
+		acts: auditLog{dir: dir, prefix: "acts-", bytes: size / 2, sync: (*os.File).Sync}, looks: auditLog{dir: dir, prefix: "looks-", bytes: size / 2, sync: (*os.File).Sync}}
 	for _, l := range []*auditLog{&a.acts, &a.looks} {
 		if err := l.load(); err != nil {
 			return nil, fmt.Errorf("audit log: %w", err)
@@ -286,7 +287,7 @@ func (l *auditLog) write(line []byte, seq uint64, sync bool) error {
 	}
 	_, err := l.f.Write(line)
 	if err == nil && sync {
-		err = l.f.Sync()
+		err = l.sync(l.f)
 	}
 	if err != nil {
 		// What is there of it is cut off when the file is opened again.

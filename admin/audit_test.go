@@ -152,6 +152,23 @@ func TestAuditFailsClosed(t *testing.T) {
 	w.want(w.call("GET", "/api/v1/deliveries", operatorToken, ""), 200)
 }
 
+// What cannot be made durable is not done either; it goes on when the disk is cured.
+func TestAuditIsSynced(t *testing.T) {
+	w, _ := auditWorld(t, nil)
+	a := w.server.o.Audit
+	a.mu.Lock()
+	a.acts.sync = func(*os.File) error { return errors.New("the disk is ill") }
+	a.mu.Unlock()
+	w.want(w.call("POST", "/api/v1/sources/stripe/pause", operatorToken, ""), 503, "audit_unavailable")
+	if did := w.work.last(); did != "" {
+		t.Fatalf("%q was done without a durable record", did)
+	}
+	a.mu.Lock()
+	a.acts.sync = (*os.File).Sync
+	a.mu.Unlock()
+	w.want(w.call("POST", "/api/v1/sources/stripe/pause", operatorToken, ""), 200)
+}
+
 // An act is on disk before it is done, and stays there when the process dies in it.
 func TestAuditSurvivesKill(t *testing.T) {
 	if dir := os.Getenv("PENSTOCK_TEST_AUDIT"); dir != "" {
