@@ -44,11 +44,10 @@ const (
 	actLogin    = "login"
 	actLogout   = "logout"
 	actReadBody = "body.read"
-	actUnmask   = "unmask"
 )
 
 // looks are the actions that only look.
-var looks = map[string]bool{actReadBody: true, actUnmask: true}
+var looks = map[string]bool{actReadBody: true}
 
 // asking is what is known of a request on its way: who asks, and what is to be said of it.
 type asking struct {

@@ -255,10 +255,7 @@ func (f *failures) succeeded(addr string, now time.Time) {
 
 // address is the peer without its port; IPv6 by its /64, which one host can have whole.
 func address(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return r.RemoteAddr
-	}
+	host := peer(r)
 	if ip := net.ParseIP(host); ip != nil && ip.To4() == nil {
 		return ip.Mask(net.CIDRMask(64, 128)).String()
 	}

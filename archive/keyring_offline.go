@@ -1,0 +1,69 @@
+package archive
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+)
+
+// What is done to a keyring by commands, and not by the archive that uses it.
+
+// Rekey wraps the keyring of the archive in dir by another key, with the archive closed.
+// previous are the keys that it may be wrapped by now. Bodies are not touched.
+func Rekey(dir string, key []byte, previous ...[]byte) error {
+	return withKeys(dir, Encryption{Key: key, Previous: previous}, func(k *Keys) error {
+		k.rewrap = true
+		return k.tidy()
+	})
+}
+
+// EraseKey destroys the key of a source's month, with the archive closed, and the index,
+// which knows ids of what it sealed and is rebuilt with the next start. It says when, if
+// that was done before.
+func EraseKey(dir string, e Encryption, source, month string) (before time.Time, err error) {
+	err = withKeys(dir, e, func(k *Keys) error {
+		if before, err = k.erase(source, month); err != nil {
+			return err
+		}
+		return removeIndex(filepath.Join(dir, indexDir))
+	})
+	return before, err
+}
+
+func withKeys(dir string, e Encryption, f func(*Keys) error) (err error) {
+	fsys := OS()
+	if !hasKeyring(fsys, dir) {
+		return fmt.Errorf("%w: %s has none", ErrKeyring, dir)
+	}
+	lock, err := fsys.Lock(filepath.Join(dir, lockName))
+	if err != nil {
+		return fmt.Errorf("stop the gateway first: %w", err)
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	k, err := loadKeys(fsys, dir, &e)
+	if err != nil {
+		return err
+	}
+	return f(k)
+}
+
+// checkKeyring says what is wrong with the two files of the keyring, without a key.
+func checkKeyring(fsys FS, dir string) (found []finding) {
+	if !hasKeyring(fsys, dir) {
+		return nil
+	}
+	for _, name := range []string{keyringName, keyringCopy} {
+		text, err := readWhole(fsys, filepath.Join(dir, name))
+		if err == nil {
+			_, err = parseKeyring(text)
+		}
+		switch {
+		case errors.Is(err, errNoFile) && name == keyringCopy:
+			found = append(found, finding{file: name, text: "is not there; the next start writes it"})
+		case err != nil:
+			found = append(found, finding{file: name, damage: true, text: fmt.Sprintf("cannot be used: %v", err)})
+		}
+	}
+	return found
+}
