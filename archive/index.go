@@ -26,8 +26,12 @@ import (
 //	                                  thin<log>/<first>: number and salt of a thinned segment
 //	                                  of which all is forgotten that it left out
 //	r <order16>                       the row
-//	s <ref8>                          received_at: the way from a delivery to its row
-//	x <field1> <fnv64 of value> <order16>   one per searchable value; empty
+//	s <last ref8>                     received_at of deliveries that were new in one batch:
+//	                                  the way from a delivery to its row
+//	x <field1> <fnv64 of value> <order16>   one per row and searchable value; empty
+//	b <field1> <fnv64 of value> <window8> <batch8>   the rows of one window of time that got
+//	                                  a value in one batch (index_blocks.go); which of x and
+//	                                  b a value has: valueKey.single
 //	o <ref8> <outcome seq8>           an outcome
 //	c <level> <source> 0 <unit8>      deliveries per minute, hour or day: index_counts.go
 //	e <identity16>                    evidence: ref, at, content, delivery id
@@ -42,14 +46,15 @@ const (
 	keyRow      = 'r'
 	keySeq      = 's'
 	keyValue    = 'x'
+	keyBlock    = 'b'
 	keyOutcome  = 'o'
 	keyEvidence = 'e'
 	keyCount    = 'c'
 )
 
 // indexFormat names the layout above. Another number in the directory: rebuilt.
-// 2 has the counts.
-const indexFormat = 2
+// 2 has the counts, 3 the blocks.
+const indexFormat = 3
 
 const (
 	orderSize = 16

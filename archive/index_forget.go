@@ -1,9 +1,11 @@
 package archive
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -35,6 +37,13 @@ func (w *writer) sweep() error {
 			return fmt.Errorf("delete rows of log %d below seq=%d: %w", log, floor, err)
 		}
 	}
+	// Blocks are looked at when all rows are gone, and committed as gone.
+	if !w.batch.Empty() {
+		return nil
+	}
+	if err := w.sweepBlocks(); err != nil {
+		return fmt.Errorf("delete postings of rows that are gone: %w", err)
+	}
 	return nil
 }
 
@@ -46,15 +55,8 @@ func (w *writer) sweepLog(log int, floor uint64) error {
 			return err
 		}
 	}
-	it, err := w.x.db.NewIter(&pebble.IterOptions{LowerBound: seqKey(nil, w.swept[log]), UpperBound: seqKey(nil, end)})
+	refs, err := refsFrom(w.x.db, w.swept[log], end, sweepStep)
 	if err != nil {
-		return err
-	}
-	refs := make([]ref, 0, sweepStep)
-	for ok := it.First(); ok && len(refs) < sweepStep; ok = it.Next() {
-		refs = append(refs, ref(binary.BigEndian.Uint64(it.Key()[1:])))
-	}
-	if err := it.Close(); err != nil {
 		return err
 	}
 	for _, r := range refs {
@@ -68,6 +70,7 @@ func (w *writer) sweepLog(log int, floor uint64) error {
 	}
 	// All rows are gone; the ranges take outcomes of deliveries that never had a row too.
 	w.cleared[log], w.swept[log] = floor, 0
+	w.posted.due = true
 	return errors.Join(w.batch.DeleteRange(seqKey(nil, first), seqKey(nil, end), nil),
 		w.batch.DeleteRange(outcomeKey(nil, first, 0), outcomeKey(nil, end, 0), nil))
 }
@@ -83,14 +86,14 @@ func (w *writer) erase(r ref) error {
 	delete(w.old, r)
 	o := makeOrder(l.e.row.ReceivedAt, r)
 	for _, k := range l.keys {
+		if !k.single() {
+			continue // in blocks, which go when all their rows have
+		}
 		if err := w.batch.Delete(k.key(nil, o), nil); err != nil {
 			return err
 		}
 	}
 	if err := w.batch.Delete(rowKey(nil, o), nil); err != nil {
-		return err
-	}
-	if err := w.batch.Delete(seqKey(nil, r), nil); err != nil {
 		return err
 	}
 	var ids []Identity
@@ -113,4 +116,80 @@ func (w *writer) erase(r ref) error {
 		}
 	}
 	return nil
+}
+
+// postSweep deletes the posting blocks of times from which no row is left.
+type postSweep struct {
+	due    bool   // rows were deleted since it began
+	active bool   //
+	keep   uint64 // the oldest window that has rows, or gets one while this goes on
+	next   []byte // where it goes on
+}
+
+// blockSweepStep is how many values are looked at between two batches, blockSweepKeys how
+// many blocks of one of them are deleted singly: a deleted range weighs on every look-up.
+const (
+	blockSweepStep = 512
+	blockSweepKeys = 32
+)
+
+// sweepBlocks looks at a bounded number of values. Blocks of a time from which a single
+// row was kept stay: they cost some bytes, and readers pass over what is gone.
+func (w *writer) sweepBlocks() error {
+	p := &w.posted
+	if !p.active {
+		if !p.due {
+			return nil
+		}
+		oldest, found, err := oldestRow(w.x.db)
+		if err != nil || !found {
+			return err
+		}
+		*p = postSweep{active: true, keep: windowOf(oldest[:]), next: []byte{keyBlock}}
+	}
+	it, err := w.x.db.NewIter(&pebble.IterOptions{LowerBound: p.next, UpperBound: []byte{keyBlock + 1}})
+	if err != nil {
+		return err
+	}
+	ok := it.First()
+	for n := 0; ok && n < blockSweepStep && err == nil; n++ {
+		key := it.Key()
+		if len(key) != valuePrefixSize+16 {
+			return errors.Join(errBlock, it.Close())
+		}
+		k := valueKey{field: key[1], hash: binary.BigEndian.Uint64(key[2:])}
+		end := k.after()
+		p.next = end
+		var old [][]byte
+		first := k.blockWindow(nil, p.keep+1)
+		for ok = it.SeekGE(first); ok && bytes.Compare(it.Key(), end) < 0 && len(old) <= blockSweepKeys; ok = it.Next() {
+			old = append(old, bytes.Clone(it.Key()))
+		}
+		if len(old) > blockSweepKeys {
+			err = w.batch.DeleteRange(first, end, nil)
+			old = nil
+		}
+		for _, key := range old {
+			err = errors.Join(err, w.batch.Delete(key, nil))
+		}
+		ok = it.SeekGE(end)
+	}
+	p.active = ok
+	return errors.Join(err, it.Close())
+}
+
+// after is above all blocks of a value.
+func (k valueKey) after() []byte {
+	return append(k.blockWindow(nil, math.MaxUint64), bytes.Repeat([]byte{0xff}, 9)...)
+}
+
+func oldestRow(db pebble.Reader) (o order, found bool, err error) {
+	it, err := db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyRow}, UpperBound: []byte{keyRow + 1}})
+	if err != nil {
+		return o, false, err
+	}
+	if found = it.Last(); found {
+		o = order(it.Key()[1:])
+	}
+	return o, found, it.Close()
 }

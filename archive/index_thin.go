@@ -2,13 +2,11 @@ package archive
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"sync"
 
-	"github.com/cockroachdb/pebble/v2"
 	"go.uber.org/zap"
 )
 
@@ -75,15 +73,8 @@ func (w *writer) sweepThinned() error {
 		return nil
 	}
 	lower, upper := makeRef(job.log, job.next), makeRef(job.log, job.last+1)
-	it, err := w.x.db.NewIter(&pebble.IterOptions{LowerBound: seqKey(nil, lower), UpperBound: seqKey(nil, upper)})
+	refs, err := refsFrom(w.x.db, lower, upper, sweepStep)
 	if err != nil {
-		return err
-	}
-	var refs []ref
-	for ok := it.First(); ok && len(refs) < sweepStep; ok = it.Next() {
-		refs = append(refs, ref(binary.BigEndian.Uint64(it.Key()[1:])))
-	}
-	if err := it.Close(); err != nil {
 		return err
 	}
 	for _, r := range refs {

@@ -118,7 +118,7 @@ type state struct {
 // live is an entry in memory: being changed, or kept for the outcome that will come.
 type live struct {
 	e      *entry
-	keys   []valueKey // as they are in Pebble
+	keys   []valueKey // as they are in Pebble, or in blocks of this batch
 	states []state
 	body   *Delivery
 	dirty  bool
@@ -140,11 +140,14 @@ type writer struct {
 	unsaved bool               // something since the last flush to disk
 	buf     []byte
 	counts  map[countMinute]*tallyRow // rows that come and go with this batch
+	blocks  blocks
+	posted  postSweep
 }
 
 func (x *index) write() {
 	defer close(x.done)
-	w := &writer{x: x, batch: x.db.NewBatch(), young: map[ref]*live{}, orphans: map[ref][]*Outcome{}, counts: map[countMinute]*tallyRow{}}
+	w := &writer{x: x, batch: x.db.NewBatch(), young: map[ref]*live{}, orphans: map[ref][]*Outcome{}, counts: map[countMinute]*tallyRow{},
+		blocks: blocks{posts: map[valueKey][]order{}}}
 	w.applied = [2]uint64{x.position(0), x.position(1)}
 	if err := w.run(); err != nil {
 		x.fail(err)
@@ -395,7 +398,8 @@ func (w *writer) commit() error {
 			rows = append(rows, TailRow{Row: l.e.public(), kinds: l.e.kinds, items: append([]item(nil), l.e.items...)})
 		}
 	}
-	if err := w.putCounts(); err != nil {
+	// Positions only grow with a change, and without one there is nothing to put.
+	if err := errors.Join(w.blocks.put(w.batch, batchNo(w.applied[0]+w.applied[1])), w.putCounts()); err != nil {
 		return err
 	}
 	for log, seq := range w.applied {
@@ -444,18 +448,22 @@ func (w *writer) put(l *live) error {
 		}
 	}
 	if l.keys == nil {
-		w.buf = seqKey(w.buf, e.ref)
-		set(w.buf, uintValue(uint64(nanos(e.row.ReceivedAt))))
+		w.blocks.time(e.ref, e.row.ReceivedAt)
 		w.tally(&e.row, 1)
 	}
 	for _, k := range keys {
-		if !hasKey(l.keys, k) {
+		switch {
+		case hasKey(l.keys, k):
+		case k.single():
 			w.buf = k.key(w.buf, o)
 			set(w.buf, nil)
+		default:
+			w.blocks.post(k, o)
+			w.posted.keep = max(w.posted.keep, windowOf(o[:]))
 		}
 	}
 	for _, k := range l.keys {
-		if err == nil && !hasKey(keys, k) {
+		if err == nil && k.single() && !hasKey(keys, k) {
 			w.buf = k.key(w.buf, o)
 			err = w.batch.Delete(w.buf, nil)
 		}

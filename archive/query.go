@@ -183,11 +183,11 @@ func eachOutcome(db pebble.Reader, r ref, visit func(*Outcome)) error {
 
 // readEntry gives the committed row of a delivery, nil when there is none.
 func readEntry(db pebble.Reader, r ref) (*entry, error) {
-	at, found, err := getUint(db, seqKey(nil, r))
+	at, found, err := receivedAt(db, r)
 	if err != nil || !found {
 		return nil, err
 	}
-	return readRow(db, makeOrder(time.Unix(0, int64(at)), r))
+	return readRow(db, makeOrder(time.Unix(0, at), r))
 }
 
 func readRow(db pebble.Reader, o order) (*entry, error) {

@@ -3,36 +3,42 @@ package archive
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// values finds the rows that have all wanted values: one iterator per value, each in row
-// order, leaping to the furthest of the others until all stand on the same row. The
-// rarest value sets the pace, so no statistics are needed.
+// postings walk the places of the rows that may have a value, newest first.
+type postings interface {
+	// leap moves to target or, where there is no such place, to what follows; false at the
+	// end. It never moves back.
+	leap(target order) (order, bool)
+	error() error
+	Close() error
+}
+
+// values finds the rows that have all wanted values: postings of each, leaping to the
+// furthest of the others until all stand on the same row. The rarest value sets the pace,
+// so no statistics are needed.
 func (s *scan) values(ctx context.Context, vs []fieldValue, lower, upper []byte) (err error) {
-	its, err := s.open(ctx, vs, lower, upper)
+	lists, err := s.open(ctx, vs, lower, upper)
 	defer func() {
-		for _, it := range its {
-			err = errors.Join(err, it.Close())
+		for _, l := range lists {
+			err = errors.Join(err, l.Close())
 		}
 	}()
 	if err != nil {
 		return err
 	}
-	for _, it := range its {
-		if !it.First() {
-			return it.Error()
-		}
-	}
-	target := orderOf(its[0])
+	target := order(lower[:orderSize])
 	for {
 		met := true
-		for _, it := range its {
-			o, ok := leap(it, target)
+		for _, l := range lists {
+			o, ok := l.leap(target)
 			if !ok {
-				return it.Error()
+				return l.error()
 			}
 			if o != target {
 				target, met = o, false
@@ -49,65 +55,175 @@ func (s *scan) values(ctx context.Context, vs []fieldValue, lower, upper []byte)
 		if full || err != nil {
 			return err
 		}
-		if !its[0].Next() {
-			return its[0].Error()
+		if !target.increase() {
+			return nil
 		}
-		target = orderOf(its[0])
 	}
 }
 
-// open gives an iterator per value, all over the same state of the database.
-func (s *scan) open(ctx context.Context, vs []fieldValue, lower, upper []byte) ([]*pebble.Iterator, error) {
-	its := make([]*pebble.Iterator, 0, len(vs))
-	for _, v := range vs {
-		prefix := valueKey{v.field, fnv64(v.value)}.prefix(nil)
-		o := &pebble.IterOptions{LowerBound: append(bytes.Clone(prefix), lower...), UpperBound: append(prefix, upper...)}
-		var it *pebble.Iterator
-		var err error
-		if len(its) == 0 {
+// increase makes o the next possible place; false when there is none.
+func (o *order) increase() bool {
+	for i := len(o) - 1; i >= 0; i-- {
+		if o[i]++; o[i] != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// open gives the postings of each value, all over the same state of the database.
+func (s *scan) open(ctx context.Context, vs []fieldValue, lower, upper []byte) ([]postings, error) {
+	var first *pebble.Iterator
+	iterate := func(o *pebble.IterOptions) (it *pebble.Iterator, err error) {
+		if first == nil {
 			it, err = s.x.db.NewIterWithContext(ctx, o)
-		} else {
-			it, err = its[0].CloneWithContext(ctx, pebble.CloneOptions{IterOptions: o})
+			first = it
+			return it, err
 		}
-		if err != nil {
-			return its, err
-		}
-		its = append(its, it)
+		return first.CloneWithContext(ctx, pebble.CloneOptions{IterOptions: o})
 	}
-	return its, nil
+	lists := make([]postings, 0, len(vs))
+	for _, v := range vs {
+		k := valueKey{v.field, fnv64(v.value)}
+		if k.single() {
+			prefix := k.prefix(nil)
+			it, err := iterate(&pebble.IterOptions{LowerBound: append(bytes.Clone(prefix), lower...), UpperBound: append(prefix, upper...)})
+			if err != nil {
+				return lists, err
+			}
+			lists = append(lists, &keyPostings{it: it})
+			continue
+		}
+		end := k.after()
+		if last := windowOf(upper); last < 1<<(64-windowBits)-1 {
+			end = k.blockWindow(nil, last+1)
+		}
+		it, err := iterate(&pebble.IterOptions{LowerBound: k.blockWindow(nil, windowOf(lower)), UpperBound: end})
+		if err != nil {
+			return lists, err
+		}
+		lists = append(lists, &blockPostings{it: it, k: k, lower: lower, upper: upper})
+	}
+	return lists, nil
 }
 
-func orderOf(it *pebble.Iterator) order { return order(it.Key()[valuePrefixSize:]) }
+// keyPostings are keys of their own, one per row.
+type keyPostings struct {
+	it    *pebble.Iterator
+	begun bool
+}
+
+func (p *keyPostings) error() error { return p.it.Error() }
+func (p *keyPostings) Close() error { return p.it.Close() }
+
+func (p *keyPostings) place() order { return order(p.it.Key()[valuePrefixSize:]) }
 
 // leapSteps is how many neighbours are tried before a seek: a seek costs about as much
 // as ten of them.
 const leapSteps = 8
 
-// leap moves the iterator to target or, where it has none, to what follows.
-func leap(it *pebble.Iterator, target order) (order, bool) {
-	for range leapSteps {
-		o := orderOf(it)
-		if bytes.Compare(o[:], target[:]) >= 0 {
-			return o, true
-		}
-		if !it.Next() {
+func (p *keyPostings) leap(target order) (order, bool) {
+	if !p.begun {
+		p.begun = true
+		if !p.it.First() {
 			return order{}, false
 		}
 	}
-	o := orderOf(it)
+	if !p.it.Valid() {
+		return order{}, false
+	}
+	for range leapSteps {
+		o := p.place()
+		if bytes.Compare(o[:], target[:]) >= 0 {
+			return o, true
+		}
+		if !p.it.Next() {
+			return order{}, false
+		}
+	}
+	o := p.place()
 	if bytes.Compare(o[:], target[:]) >= 0 {
 		return o, true
 	}
-	key := append(bytes.Clone(it.Key()[:valuePrefixSize]), target[:]...)
-	if !it.SeekGE(key) {
+	if !p.it.SeekGE(append(bytes.Clone(p.it.Key()[:valuePrefixSize]), target[:]...)) {
 		return order{}, false
 	}
-	return orderOf(it), true
+	return p.place(), true
+}
+
+// blockPostings are blocks: those of one window are read, sorted and walked in memory.
+type blockPostings struct {
+	it           *pebble.Iterator // on the first block behind the window that was read
+	k            valueKey
+	lower, upper []byte
+	begun        bool
+	places       []order
+	i            int
+	err          error
+}
+
+func (p *blockPostings) error() error { return errors.Join(p.err, p.it.Error()) }
+func (p *blockPostings) Close() error { return p.it.Close() }
+
+func (p *blockPostings) leap(target order) (order, bool) {
+	for p.err == nil {
+		// The wanted place is most often near: the other lists are at about the same pace.
+		for step := 0; p.i < len(p.places); step++ {
+			if bytes.Compare(p.places[p.i][:], target[:]) >= 0 {
+				return p.places[p.i], true
+			}
+			if step < leapSteps {
+				p.i++
+				continue
+			}
+			rest := p.places[p.i:]
+			n, _ := slices.BinarySearchFunc(rest, target, func(a, b order) int { return bytes.Compare(a[:], b[:]) })
+			p.i += n
+		}
+		if !p.window(windowOf(target[:])) {
+			return order{}, false
+		}
+	}
+	return order{}, false
+}
+
+// window reads the next window that is not before w; false at the end or on an error.
+func (p *blockPostings) window(w uint64) bool {
+	p.places, p.i = p.places[:0], 0
+	ok := p.it.Valid()
+	if !p.begun {
+		p.begun = true
+		ok = p.it.First()
+	}
+	if ok && p.at() < w {
+		ok = p.it.SeekGE(p.k.blockWindow(nil, w))
+	}
+	if !ok {
+		return false
+	}
+	w = p.at()
+	for ; ok && p.at() == w; ok = p.it.Next() {
+		if p.places, p.err = readPlaces(p.places, w, p.it.Value()); p.err != nil {
+			return false
+		}
+	}
+	slices.SortFunc(p.places, func(a, b order) int { return bytes.Compare(a[:], b[:]) })
+	p.places = slices.DeleteFunc(slices.Compact(p.places), func(o order) bool {
+		return bytes.Compare(o[:], p.lower) < 0 || bytes.Compare(o[:], p.upper) >= 0
+	})
+	return true
+}
+
+func (p *blockPostings) at() uint64 {
+	return binary.BigEndian.Uint64(p.it.Key()[valuePrefixSize:])
 }
 
 // fetch reads the row that all values point to. Rows may have changed or gone since the
-// iterators were opened; then it does not fit and is passed over.
+// postings were written; then it does not fit and is passed over.
 func (s *scan) fetch(o order) (full bool, err error) {
+	if s.x.forgotten(o.ref()) {
+		return false, nil
+	}
 	e, err := readRow(s.x.db, o)
 	if err != nil || e == nil {
 		return false, err
