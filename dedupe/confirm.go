@@ -273,7 +273,12 @@ func (d *Deduper) forgetSome(n int) bool {
 	return true
 }
 
+// indexed says that the index gives evidence of what was confirmed. By the outcome's place
+// that costs nothing; looking each event up was 4 % of a busy gateway's CPU.
 func (d *Deduper) indexed(id archive.Identity, f flight) bool {
+	if f.outcome != 0 {
+		return d.o.Local.Indexed() >= f.outcome
+	}
 	_, _, at, ok := d.o.Local.Evidence(id)
 	// The index may keep coarser time than we do.
 	return ok && !at.Before(f.at.Add(-time.Second))

@@ -60,6 +60,8 @@ type Evidence interface {
 	Evidence(id archive.Identity) (delivery string, content archive.Identity, at time.Time, ok bool)
 	// IndexReady is false while the index is being rebuilt and "not found" means little.
 	IndexReady() bool
+	// Indexed is the last seq of the log whose outcome Evidence knows.
+	Indexed() uint64
 }
 
 // indexPatience is how long after a start the index is waited for though Redis says that
@@ -112,6 +114,7 @@ type flight struct {
 	item     int
 	content  archive.Identity
 	at       time.Time
+	outcome  uint64 // seq of the outcome that says so; 0 = none yet, or not told
 }
 
 // New returns a Deduper. It does not talk to Redis: a gateway starts while it is away.
@@ -228,7 +231,7 @@ func (d *Deduper) askLocal(c *Claim, a *Answer) bool {
 	f, ok := d.recent[a.ID]
 	// Registered at once: between this look and the index's answer nobody else may
 	// take the same identity.
-	d.flying[a.ID] = flight{c.Delivery, c.Item, c.Content, d.now()}
+	d.flying[a.ID] = flight{c.Delivery, c.Item, c.Content, d.now(), 0}
 	d.mu.Unlock()
 	if !ok {
 		f.delivery, f.content, f.at, ok = d.o.Local.Evidence(a.ID)
@@ -317,7 +320,7 @@ func (d *Deduper) askRedis(ctx context.Context, cs []Claim, out []Answer, ask []
 // that it is published anyway.
 func (d *Deduper) Force(c Claim) {
 	d.mu.Lock()
-	d.flying[c.ID] = flight{c.Delivery, c.Item, c.Content, d.now()}
+	d.flying[c.ID] = flight{c.Delivery, c.Item, c.Content, d.now(), 0}
 	d.mu.Unlock()
 	d.met.unknown.Inc()
 }
@@ -338,7 +341,7 @@ func (d *Deduper) Confirm(cs []Claim) {
 		if at.IsZero() {
 			at = d.now()
 		}
-		d.recent[c.ID] = flight{c.Delivery, c.Item, c.Content, at}
+		d.recent[c.ID] = flight{c.Delivery, c.Item, c.Content, at, c.Outcome}
 	}
 	d.mu.Unlock()
 	if d.redis != nil {

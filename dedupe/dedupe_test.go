@@ -23,6 +23,7 @@ type fakeIndex struct {
 	mu       sync.Mutex
 	rows     map[archive.Identity]flight
 	building bool
+	indexed  uint64
 }
 
 func newIndex() *fakeIndex { return &fakeIndex{rows: map[archive.Identity]flight{}} }
@@ -38,6 +39,12 @@ func (f *fakeIndex) IndexReady() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return !f.building
+}
+
+func (f *fakeIndex) Indexed() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.indexed
 }
 
 func (f *fakeIndex) set(id archive.Identity, fl flight) {
@@ -305,6 +312,38 @@ func TestForget(t *testing.T) {
 		return len(d.recent) == 0 && len(d.ring) == 0
 	})
 	want(t, ask(d, claimOf(1, "b"))[0], Duplicate, "a")
+}
+
+// TestForgetByPlace: an event whose outcome's place is known is forgotten by that alone, and
+// not before.
+func TestForgetByPlace(t *testing.T) {
+	x := newIndex()
+	d := open(t, Options{Local: x}, true)
+	var ids []Claim
+	for i := range 3 {
+		c := claimOf(i, "a")
+		ask(d, c)
+		c.Outcome = uint64(10 + i)
+		ids = append(ids, c)
+	}
+	d.Confirm(ids)
+	left := func(n int) {
+		t.Helper()
+		eventually(t, "what the index shows is forgotten", func() bool {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			return len(d.recent) == n && len(d.ring) == n
+		})
+	}
+	left(3)
+	for n, id := range ids[:2] {
+		x.set(id.ID, flight{delivery: "a", at: time.Now()})
+		x.mu.Lock()
+		x.indexed = id.Outcome
+		x.mu.Unlock()
+		left(2 - n)
+		want(t, ask(d, claimOf(2, "b"))[0], Duplicate, "a")
+	}
 }
 
 // TestConfirmsOverflow: what does not fit into memory is read from the log.

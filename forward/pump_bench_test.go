@@ -91,6 +91,7 @@ func (s *instantSink) run(stop <-chan struct{}) {
 type emptyIndex struct{}
 
 func (emptyIndex) IndexReady() bool { return true }
+func (emptyIndex) Indexed() uint64  { return 0 }
 func (emptyIndex) Evidence(archive.Identity) (string, archive.Identity, time.Time, bool) {
 	return "", archive.Identity{}, time.Time{}, false
 }
