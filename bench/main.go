@@ -21,6 +21,7 @@ import (
 
 type options struct {
 	rounds, size      int
+	records           int
 	d                 time.Duration
 	conns             []int
 	candidates, parts []string
@@ -32,7 +33,7 @@ type options struct {
 }
 
 // parts of a benchmark, each a table of its own.
-var allParts = []string{"connections", "sizes", "traffic", "latency"}
+var allParts = []string{"connections", "sizes", "traffic", "growth", "latency"}
 
 func main() {
 	if len(os.Args) == 6 && os.Args[1] == "server" {
@@ -60,6 +61,7 @@ func readOptions() (*options, error) {
 	flag.IntVar(&o.rounds, "rounds", 3, "interleaved rounds")
 	flag.DurationVar(&o.d, "time", 3*time.Second, "how long a run sends")
 	flag.IntVar(&o.size, "size", 1024, "body bytes")
+	flag.IntVar(&o.records, "records", 1_000_000, "deliveries that the archive has before, in the part growth")
 	flag.StringVar(&o.compression, "compression", "zstd", "of what goes to Kafka")
 	flag.StringVar(&o.out, "out", "bench/out", "directory for result.json, profiles and the runs' data; its disk is what is measured")
 	flag.BoolVar(&o.profile, "profile", os.Getenv("PROFILE") == "1", "write CPU profiles; a profile costs a few percent")

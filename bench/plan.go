@@ -26,7 +26,7 @@ func plan(o *options) (out []part) {
 	plain := traffic{Size: o.size}
 	most := slices.Max(o.conns)
 	mid := min(most, 64)
-	var byConns, bySize, byTraffic, latency []cell
+	var byConns, bySize, byTraffic, growth, latency []cell
 	for _, n := range o.conns {
 		byConns = append(byConns, cell{name: fmt.Sprintf("%d connections", n), traffic: plain, conns: n, candidates: []string{bare, mac, edge, ack, full}})
 	}
@@ -39,13 +39,27 @@ func plan(o *options) (out []part) {
 		{name: "30 % duplicates", traffic: traffic{Size: o.size, Duplicates: 0.3}, conns: mid, candidates: []string{ack, full}},
 		{name: "80 % wrong signatures", traffic: traffic{Size: o.size, Bad: 0.8}, conns: mid, candidates: []string{mac, ack, full}},
 	}
+	// Nothing else differs: how the cost of one delivery grows with what is configured and kept.
+	for _, g := range []cell{
+		{name: "1 source", traffic: plain},
+		{name: "100 sources", traffic: traffic{Size: o.size, Sources: 100}},
+		{name: "1000 sources", traffic: traffic{Size: o.size, Sources: 1000}},
+		{name: "8 secrets, the last signs", traffic: traffic{Size: o.size, Secrets: 8}},
+		{name: fmt.Sprintf("%d deliveries kept", o.records), traffic: traffic{Size: o.size, Records: o.records}},
+	} {
+		g.conns, g.candidates = mid, []string{ack, full}
+		if g.traffic.Records > 0 {
+			g.candidates = []string{ack} // with a sink, all that is kept would be published first
+		}
+		growth = append(growth, g)
+	}
 	for _, share := range []float64{0.25, 0.5, 0.75} {
 		latency = append(latency, cell{name: fmt.Sprintf("%.0f %% of capacity", share*100), traffic: plain, conns: min(most, 256), candidates: []string{mac, ack, full},
 			perSecond: func(candidate string, before []row) float64 {
 				return share * capacity(candidate, min(most, 256), before)
 			}})
 	}
-	for i, cells := range [][]cell{byConns, bySize, byTraffic, latency} {
+	for i, cells := range [][]cell{byConns, bySize, byTraffic, growth, latency} {
 		if slices.Contains(o.parts, allParts[i]) {
 			out = append(out, part{allParts[i], cells})
 		}

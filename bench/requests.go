@@ -21,6 +21,17 @@ type traffic struct {
 	Mixed      bool    `json:"mixed_providers,omitempty"` // Stripe, GitHub and Shopify in turn
 	Duplicates float64 `json:"duplicates,omitempty"`      // share that repeats an earlier delivery
 	Bad        float64 `json:"bad_signatures,omitempty"`  // share whose signature is wrong
+	Sources    int     `json:"sources,omitempty"`         // over how many sources it is spread in turn; 0 = one
+	Secrets    int     `json:"secrets,omitempty"`         // how many each source accepts, the last of which signs; 0 = one
+	Records    int     `json:"records,omitempty"`         // how many deliveries the archive has before
+}
+
+// secretOf is the n-th of the secrets that a source accepts.
+func secretOf(n int) string {
+	if n == 0 {
+		return secret
+	}
+	return fmt.Sprintf("%s%d", secret, n)
 }
 
 // requests holds ready-made requests, each with an event id of its own. They are made
@@ -51,7 +62,7 @@ func makeRequests(n int, t traffic, run string, now time.Time) *requests {
 	n = max(64, min(n, maxRequestBytes/(t.Size+400)))
 	r := &requests{buf: make([]byte, 0, n*(t.Size+400)), order: make([]int32, 0, n)}
 	rng := rand.New(rand.NewPCG(1, 2)) // the same mixture in every run
-	m := maker{mac: hmac.New(sha256.New, []byte(secret)), ts: strconv.FormatInt(now.Unix(), 10)}
+	m := maker{mac: hmac.New(sha256.New, []byte(secretOf(max(t.Secrets, 1)-1))), ts: strconv.FormatInt(now.Unix(), 10)}
 	for i := range n {
 		if len(r.ends) > 0 && rng.Float64() < t.Duplicates {
 			r.order = append(r.order, rng.Int32N(int32(len(r.ends))))
@@ -62,7 +73,11 @@ func makeRequests(n int, t traffic, run string, now time.Time) *requests {
 		if t.Mixed {
 			provider = i % len(providers)
 		}
-		r.buf = m.request(r.buf, provider, fmt.Sprintf("%s%07d", run, i), t.Size, bad)
+		source := providers[provider]
+		if t.Sources > 1 {
+			source = sourceName(i % t.Sources)
+		}
+		r.buf = m.request(r.buf, source, provider, fmt.Sprintf("%s%07d", run, i), t.Size, bad)
 		r.order = append(r.order, int32(len(r.ends)))
 		r.ends, r.bad = append(r.ends, len(r.buf)), append(r.bad, bad)
 	}
@@ -72,6 +87,9 @@ func makeRequests(n int, t traffic, run string, now time.Time) *requests {
 // providers that a mixed run sends as, in turn.
 var providers = [...]string{"stripe", "github", "shopify"}
 
+// sourceName is the n-th of very many sources.
+func sourceName(n int) string { return fmt.Sprintf("stripe-%d", n) }
+
 type maker struct {
 	mac  hash.Hash // whose Write never fails
 	ts   string
@@ -79,7 +97,7 @@ type maker struct {
 	sum  [sha256.Size]byte
 }
 
-func (m *maker) request(b []byte, provider int, id string, size int, bad bool) []byte {
+func (m *maker) request(b []byte, source string, provider int, id string, size int, bad bool) []byte {
 	m.body = stripeBody(m.body[:0], id, size)
 	m.mac.Reset()
 	if provider == 0 {
@@ -91,7 +109,7 @@ func (m *maker) request(b []byte, provider int, id string, size int, bad bool) [
 	if bad {
 		sum[0] ^= 1
 	}
-	b = fmt.Appendf(b, "POST /in/%s HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: Stripe/1.0 (+https://stripe.com/docs/webhooks)\r\nContent-Type: application/json; charset=utf-8\r\n", providers[provider])
+	b = fmt.Appendf(b, "POST /in/%s HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: Stripe/1.0 (+https://stripe.com/docs/webhooks)\r\nContent-Type: application/json; charset=utf-8\r\n", source)
 	switch providers[provider] {
 	case "stripe":
 		b = fmt.Appendf(b, "Stripe-Signature: t=%s,v1=%s\r\n", m.ts, hex.EncodeToString(sum))

@@ -33,7 +33,7 @@ type server struct {
 	profile     string
 }
 
-func start(o *options, candidate, id string) (*server, error) {
+func start(o *options, candidate, id string, t traffic) (*server, error) {
 	s := &server{addr: freeAddr()}
 	switch candidate {
 	case ack, full:
@@ -42,8 +42,13 @@ func start(o *options, candidate, id string) (*server, error) {
 		if err := os.MkdirAll(s.dir, 0o755); err != nil {
 			return nil, err
 		}
-		if err := os.WriteFile(conf, []byte(configOf(o, candidate, id, s)), 0o600); err != nil {
+		if err := os.WriteFile(conf, []byte(configOf(o, candidate, id, s, t)), 0o600); err != nil {
 			return nil, err
+		}
+		if t.Records > 0 {
+			if err := fill(filepath.Join(s.dir, "archive"), t); err != nil {
+				return nil, fmt.Errorf("fill an archive with %d deliveries: %w", t.Records, err)
+			}
 		}
 		s.cmd = exec.Command(o.penstock, "serve", "-c", conf)
 	default:
@@ -72,7 +77,7 @@ func start(o *options, candidate, id string) (*server, error) {
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
 	}
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if c, err := net.Dial("tcp", s.addr); err == nil {
 			return s, c.Close()
 		}
@@ -92,10 +97,22 @@ const sinkConfig = `dedupe: {redis: {addresses: [%q], prefix: "bench%s"}}
 forward: {kafka: {brokers: [%q], create_topics: {partitions: 6, replication: 1}, compression: %s}}
 `
 
-func configOf(o *options, candidate, id string, s *server) string {
+func configOf(o *options, candidate, id string, s *server, t traffic) string {
 	text := fmt.Sprintf(config, s.addr, s.admin, filepath.Join(s.dir, "archive"))
+	var secrets []string
+	for n := range max(t.Secrets, 1) {
+		secrets = append(secrets, strconv.Quote(secretOf(n)))
+	}
+	source := func(name, provider string) {
+		text += fmt.Sprintf("  - {name: %s, provider: %s, credentials: {secrets: [%s]}}\n", name, provider, strings.Join(secrets, ", "))
+	}
 	for _, p := range providers {
-		text += fmt.Sprintf("  - {name: %s, provider: %s, credentials: {secrets: [%q]}}\n", p, p, secret)
+		source(p, p)
+	}
+	if t.Sources > 1 {
+		for n := range t.Sources {
+			source(sourceName(n), providers[0])
+		}
 	}
 	if candidate == full {
 		text += fmt.Sprintf(sinkConfig, o.redis, id, o.kafka, o.compression)
