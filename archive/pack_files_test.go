@@ -187,9 +187,8 @@ func TestRetentionOfPackedSegments(t *testing.T) {
 	if a.First() > ds[150].Seq || a.First() < ds[100].Seq {
 		t.Fatalf("first is %d, needed is %d", a.First(), ds[150].Seq)
 	}
-	if s := a.Stats(); s.Bytes != diskBytes(t, dir) {
-		t.Fatalf("counted %d bytes, on disk %d", s.Bytes, diskBytes(t, dir))
-	}
+	// The packer may be at work between the two looks.
+	waitFor(t, "the count of bytes to be what is on disk", func() bool { return a.Stats().Bytes == diskBytes(t, dir) })
 	names, _ := filepath.Glob(filepath.Join(dir, segmentsDir, usedPrefix+"*"))
 	for _, name := range names {
 		if p, ok := openForTest(t, name).(*packedFile); ok {
