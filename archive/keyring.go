@@ -480,7 +480,8 @@ func (k *Keys) erase(source, month string) (before time.Time, err error) {
 // openName names a key that bodies are sealed under.
 type openName struct {
 	keyName
-	salt uint64
+	salt  uint64
+	label string
 }
 
 // maxOpenKeys bounds the derived keys that are kept: about 1 KiB each.
@@ -500,7 +501,7 @@ func (k *Keys) aead(n openName) (cipher.AEAD, error) {
 	if !s.erased.IsZero() {
 		return nil, &ErasedError{Source: n.source, Month: monthText(n.month), At: s.erased}
 	}
-	a, err := s.derive(n.salt)
+	a, err := s.derive(n.salt, n.label)
 	if err != nil {
 		return nil, err
 	}
@@ -511,10 +512,10 @@ func (k *Keys) aead(n openName) (cipher.AEAD, error) {
 	return a, nil
 }
 
-func (s *sourceKey) derive(salt uint64) (cipher.AEAD, error) {
+func (s *sourceKey) derive(salt uint64, label string) (cipher.AEAD, error) {
 	var b [8]byte
 	binary.LittleEndian.PutUint64(b[:], salt)
-	key, err := hkdf.Key(sha256.New, s.key[:], b[:], sealLabel, KeyBytes)
+	key, err := hkdf.Key(sha256.New, s.key[:], b[:], label, KeyBytes)
 	if err != nil {
 		return nil, err
 	}

@@ -93,6 +93,7 @@ func (a *Archive) openKeys() (err error) {
 		return err
 	}
 	a.keys.now = a.o.Now
+	a.blocks.keys = a.keys
 	a.damage.start = append(a.damage.start, a.keys.findings...)
 	// A new keyring is made with the first segment, when it is known that no segment wants
 	// one that was lost.
