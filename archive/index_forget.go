@@ -94,7 +94,7 @@ func (w *writer) erase(r ref) error {
 		return err
 	}
 	var ids []Identity
-	if err := eachOutcome(w.x.db, r, func(o *Outcome) {
+	if err := w.x.eachOutcome(r, func(o *Outcome) {
 		if proves(o) {
 			_ = o.proofs(func(id, _ Identity) error { ids = append(ids, id); return nil })
 		}
@@ -102,12 +102,12 @@ func (w *writer) erase(r ref) error {
 		return err
 	}
 	for _, id := range ids {
-		ev, found, err := readEvidence(w.x.db, id)
+		ev, found, err := w.x.readEvidence(id)
 		if err != nil {
 			return err
 		}
 		if found && ev.ref == r {
-			if err := w.batch.Delete(evidenceKey(nil, id), nil); err != nil {
+			if err := w.batch.Delete(evidenceKey(nil, w.x.codec.identity(id)), nil); err != nil {
 				return err
 			}
 		}

@@ -273,9 +273,13 @@ func (a *Archive) openIndex() error {
 	if a.o.NoIndex {
 		return nil
 	}
+	enc, err := newCodec(a.keys)
+	if err != nil {
+		return err
+	}
 	x, err := openIndex(filepath.Join(a.dir, indexDir), indexOptions{
 		Logger: a.zap, Extract: a.o.Extract, Registerer: a.o.Registerer, Tip: a.Synced,
-		Last: [2]uint64{a.log.recovered, a.quarantine.log.recovered},
+		Last: [2]uint64{a.log.recovered, a.quarantine.log.recovered}, Codec: enc,
 	})
 	if err != nil {
 		return err

@@ -60,7 +60,7 @@ func (s *scan) values(ctx context.Context, vs []fieldValue, lower, upper []byte)
 func (s *scan) open(ctx context.Context, vs []fieldValue, lower, upper []byte) ([]*pebble.Iterator, error) {
 	its := make([]*pebble.Iterator, 0, len(vs))
 	for _, v := range vs {
-		prefix := valueKey{v.field, fnv64(v.value)}.prefix(nil)
+		prefix := valueKey{v.field, s.x.codec.hash(v.field, v.value)}.prefix(nil)
 		o := &pebble.IterOptions{LowerBound: append(bytes.Clone(prefix), lower...), UpperBound: append(prefix, upper...)}
 		var it *pebble.Iterator
 		var err error
@@ -108,7 +108,7 @@ func leap(it *pebble.Iterator, target order) (order, bool) {
 // fetch reads the row that all values point to. Rows may have changed or gone since the
 // iterators were opened; then it does not fit and is passed over.
 func (s *scan) fetch(o order) (full bool, err error) {
-	e, err := readRow(s.x.db, o)
+	e, err := s.x.readRow(o)
 	if err != nil || e == nil {
 		return false, err
 	}
