@@ -111,7 +111,7 @@ type walker struct {
 // log walks through a log. Again: a segment was thinned meanwhile, into one that has
 // another's name; what was given is not given a second time.
 func (w *walker) log(dir string, kind uint8) (again bool, err error) {
-	r, err := lookAt(OS(), dir, kind)
+	r, err := lookAt(OS(), dir, kind, w.keys)
 	if err != nil {
 		return false, fmt.Errorf("read archive %s: %w", dir, err)
 	}
@@ -246,13 +246,13 @@ func (lookFS) Lock(string) (io.Closer, error) { return nil, errLookOnly }
 
 // lookAt reads the headers of a log. Beside a running gateway segments come and go: the
 // note of the newest is read before the list, that of the oldest after it.
-func lookAt(disk FS, dir string, kind uint8) (*recovery, error) {
+func lookAt(disk FS, dir string, kind uint8, keys *Keys) (*recovery, error) {
 	disk = lookFS{disk}
 	name := segmentsDir
 	if kind == logQuarantine {
 		name = quarantineDir
 	}
-	r := &recovery{fs: disk, dir: filepath.Join(dir, name), kind: kind, log: zap.NewNop(), look: true, blocks: new(blockCache)}
+	r := &recovery{fs: disk, dir: filepath.Join(dir, name), kind: kind, log: zap.NewNop(), look: true, blocks: &blockCache{keys: keys}}
 	before, _, err := loadState(disk, dir, r.log)
 	if err != nil {
 		return nil, err
@@ -291,10 +291,10 @@ func check(disk FS, dir string, keys *Keys) (CheckResult, error) {
 	res.add("", found)
 	res.add("", checkKeyring(lookFS{disk}, dir))
 	for _, kind := range []uint8{logMain, logQuarantine} {
-		r, err := lookAt(disk, dir, kind)
+		r, err := lookAt(disk, dir, kind, keys)
 		if err == nil && len(r.findings) > 0 { // a segment may have come or gone at that moment
 			time.Sleep(secondLook)
-			r, err = lookAt(disk, dir, kind)
+			r, err = lookAt(disk, dir, kind, keys)
 		}
 		if err != nil {
 			return res, err

@@ -53,8 +53,8 @@ func appendEvidence(b []byte, r ref, o *Outcome, content Identity, id string) []
 	return append(b, id...)
 }
 
-func readEvidence(db pebble.Reader, id Identity) (evidence, bool, error) {
-	b, closer, err := db.Get(evidenceKey(nil, id))
+func (x *index) readEvidence(id Identity) (evidence, bool, error) {
+	b, closer, err := x.db.Get(evidenceKey(nil, x.codec.identity(id)))
 	if errors.Is(err, pebble.ErrNotFound) {
 		return evidence{}, false, nil
 	}
@@ -67,6 +67,7 @@ func readEvidence(db pebble.Reader, id Identity) (evidence, bool, error) {
 	}
 	ev := evidence{ref: ref(binary.BigEndian.Uint64(b)), at: time.Unix(0, int64(binary.BigEndian.Uint64(b[8:]))).UTC(),
 		content: Identity(b[16:32]), id: string(b[32:])}
+	x.codec.openEvidence(&ev)
 	return ev, true, nil
 }
 
@@ -79,7 +80,7 @@ func (x *index) evidence(id Identity) (evidence, bool) {
 		return evidence{}, false
 	}
 	defer done()
-	ev, found, err := readEvidence(x.db, id)
+	ev, found, err := x.readEvidence(id)
 	if err != nil {
 		x.fail(err)
 		return evidence{}, false
@@ -89,7 +90,7 @@ func (x *index) evidence(id Identity) (evidence, bool) {
 	}
 	if ev.id == "" {
 		// Its delivery may have been applied after the outcome (a released one).
-		if e, err := readEntry(x.db, ev.ref); err == nil && e != nil {
+		if e, err := x.readEntry(ev.ref); err == nil && e != nil {
 			ev.id = e.row.ID
 		}
 	}
@@ -107,7 +108,7 @@ func (x *index) loadSeen() {
 	}
 	n, stopped := 0, false
 	for ok := it.First(); ok && !stopped; ok = it.Next() {
-		x.seen.add(Identity(it.Key()[1:]))
+		x.seen.add(x.codec.opened(Identity(it.Key()[1:])))
 		if n++; n%1024 == 0 {
 			select {
 			case <-x.stop:

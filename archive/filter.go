@@ -315,18 +315,6 @@ func (e *entry) each(visit func(field byte, value string) bool) {
 	}
 }
 
-// valueKeys lists an entry's searchable values, each once.
-func valueKeys(e *entry) []valueKey {
-	keys := make([]valueKey, 0, 16)
-	e.each(func(field byte, value string) bool {
-		if k := (valueKey{field, fnv64(value)}); !hasKey(keys, k) {
-			keys = append(keys, k)
-		}
-		return true
-	})
-	return keys
-}
-
 // matches decides alone whether an entry fits: indexes only say where to look.
 func (f *Filter) matches(e *entry) bool {
 	at := e.row.ReceivedAt

@@ -48,10 +48,14 @@ const (
 	typeState    frameType = 6 // one commit of the cursors file
 	typeBlock    frameType = 7 // of a packed segment (pack.go): a compressed piece of what it was made of
 	typeTable    frameType = 8 // of a packed segment: where its blocks are
+	typeSealed   frameType = 9 // of a packed segment (pack_sealed.go): a block of sealed records
 )
 
 // record says whether frames of this type count as records of the log.
 func (t frameType) record() bool { return t >= typeDelivery && t <= typeMarker }
+
+// packed says whether frames of this type are blocks of a packed segment.
+func (t frameType) packed() bool { return t == typeBlock || t == typeSealed }
 
 // castagnoli is the polynomial that amd64 and arm64 compute in hardware.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -124,6 +128,11 @@ func decodeFrame(b []byte, off int64) (frame, string) {
 	if binary.LittleEndian.Uint32(b) != crc32.Checksum(b[4:], castagnoli) {
 		return frame{}, badSum
 	}
+	return frameOf(b, off), ""
+}
+
+// frameOf decodes the frame that b holds exactly.
+func frameOf(b []byte, off int64) frame {
 	return frame{
 		off:     off,
 		size:    int64(len(b)),
@@ -132,7 +141,7 @@ func decodeFrame(b []byte, off int64) (frame, string) {
 		typ:     frameType(b[36]),
 		flags:   b[37],
 		payload: b[frameHead:],
-	}, ""
+	}
 }
 
 // digestFrame adds a frame to the digest of its segment: a CRC32C over the headers,

@@ -36,6 +36,8 @@ import (
 //	c <level> <source> 0 <unit8>      deliveries per minute, hour or day: index_counts.go
 //	e <identity16>                    evidence: ref, at, content, delivery id
 //
+// Of an encrypted archive it holds no more in the clear than the log does: index_codec.go.
+//
 // Pebble runs without its own log: a batch (rows and position) is in one memtable, and
 // memtables reach the disk in order, so a crash loses a tail of whole batches and the
 // position says which. What was lost is read from the log again. With a log of its own
@@ -84,6 +86,8 @@ type indexOptions struct {
 	// Last is the last seq of each log (with Tip nil, 0 = not known). An index that is
 	// ahead of its log belongs to another one and is rebuilt.
 	Last [2]uint64
+	// Codec of an encrypted archive; see index_codec.go.
+	Codec *codec
 
 	fs           vfs.FS        // nil: the disk
 	batchDelay   time.Duration // how long a change may wait for its batch on a quiet index; 0: 50 ms
@@ -96,6 +100,8 @@ type index struct {
 	log *zap.Logger
 	o   indexOptions
 	tip func() uint64
+
+	codec *codec // nil: nothing is encrypted
 
 	mu     sync.RWMutex // readers hold it while they use db; close takes it alone
 	db     *pebble.DB
@@ -176,7 +182,7 @@ func openIndex(dir string, o indexOptions) (*index, error) {
 	if o.busyDelay == 0 {
 		o.busyDelay = 400 * time.Millisecond
 	}
-	x := &index{dir: dir, maxScan: maxScan, log: o.Logger, o: o, tip: o.Tip, brokenC: make(chan struct{}), in: make(chan change, 512),
+	x := &index{dir: dir, maxScan: maxScan, log: o.Logger, o: o, tip: o.Tip, codec: o.Codec, brokenC: make(chan struct{}), in: make(chan change, 512),
 		stop: make(chan struct{}), done: make(chan struct{}), loaded: make(chan struct{})}
 	x.metrics = newIndexMetrics(o.Registerer, x)
 	err := x.open()
@@ -219,13 +225,21 @@ func (x *index) open() (err error) {
 	if err != nil {
 		return err
 	}
-	if !found {
+	check, _, err := getUint(db, metaKey("key"))
+	if err != nil {
+		return err
+	}
+	wantFormat, wantCheck := x.codec.format()
+	switch {
+	case !found:
 		// New, or the very first memtable was lost: both are empty and start at 0.
-		if err := db.Set(metaKey("format"), uintValue(indexFormat), pebble.NoSync); err != nil {
+		if err := errors.Join(db.Set(metaKey("format"), uintValue(wantFormat), pebble.NoSync), db.Set(metaKey("key"), uintValue(wantCheck), pebble.NoSync)); err != nil {
 			return fmt.Errorf("write format: %w", err)
 		}
-	} else if format != indexFormat {
-		return fmt.Errorf("format %d, this version writes %d", format, indexFormat)
+	case format != wantFormat:
+		return fmt.Errorf("format %d, this version writes %d", format, wantFormat)
+	case check != wantCheck:
+		return errors.New("it is encrypted with a key that was destroyed or lost")
 	}
 	for log := range x.pos {
 		p, _, err := getUint(db, posKey(log))
@@ -440,8 +454,9 @@ func evidenceKey(b []byte, id Identity) []byte { return append(append(b[:0], key
 // valueKey is one searchable value: its field and a hash. Rows found by it are compared
 // again, so that two values with one hash cost time and nothing else.
 type valueKey struct {
-	field byte
-	hash  uint64
+	field  byte
+	single bool // it has keys of its own and stands in no block
+	hash   uint64
 }
 
 const valuePrefixSize = 10

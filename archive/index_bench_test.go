@@ -22,7 +22,7 @@ func benchRows(b *testing.B) int {
 // benchIndex fills an index as live traffic would: each delivery is followed by its
 // outcome, every fiftieth is refused.
 func benchIndex(b *testing.B, n int) *index {
-	x := testIndex(b, b.TempDir(), indexOptions{batchDelay: 50 * time.Millisecond})
+	x := testIndex(b, b.TempDir(), indexOptions{batchDelay: 50 * time.Millisecond, Codec: benchCodec(b)})
 	live, minor := true, int64(9232)
 	i, outcome := 0, false
 	seq := [2]uint64{}
@@ -66,6 +66,14 @@ func benchIndex(b *testing.B, n int) *index {
 	waitFor(b, "the index to be filled", func() bool { return x.position(0) >= seq[0] })
 	b.Logf("%d deliveries with outcomes in %s, %.1f MB on disk", n, time.Since(start).Round(time.Millisecond), x.diskBytes()/1e6)
 	return x
+}
+
+// benchCodec encrypts the index of the benchmarks where PENSTOCK_BENCH_KEY is set.
+func benchCodec(b *testing.B) *codec {
+	if os.Getenv("PENSTOCK_BENCH_KEY") == "" {
+		return nil
+	}
+	return testCodec(b)
 }
 
 // BenchmarkQuery shows what an admin waits for.

@@ -36,17 +36,15 @@ func windowOf(o []byte) uint64 { return binary.BigEndian.Uint64(o) >> windowBits
 
 // single says that a value has a key for each row: almost as many values as rows, or a
 // value that does not last.
-func (k valueKey) single() bool {
-	switch k.field {
+func single(field byte, value string) bool {
+	switch field {
 	case byEventID, byOrderID, byPaymentID, byRequestID, byIdempotencyKey:
 		return true
 	case byOutcome:
-		return k.hash == hashPending || k.hash == hashHeld
+		return value == Pending || value == Held.String()
 	}
 	return false
 }
-
-var hashPending, hashHeld = fnv64(Pending), fnv64(Held.String())
 
 func (k valueKey) blockPrefix(b []byte) []byte {
 	return binary.BigEndian.AppendUint64(append(b[:0], keyBlock, k.field), k.hash)
@@ -79,7 +77,7 @@ func appendPlaces(b []byte, places []order) []byte {
 	return b
 }
 
-var errBlock = errors.New("a block of the index is cut short or holds an impossible number")
+var errPosting = errors.New("a block of the index is cut short or holds an impossible number")
 
 // readPlaces decodes what appendPlaces wrote for a window, appending to places.
 func readPlaces(places []order, window uint64, b []byte) ([]order, error) {
@@ -87,11 +85,11 @@ func readPlaces(places []order, window uint64, b []byte) ([]order, error) {
 	for len(b) > 0 {
 		dt, n := binary.Uvarint(b)
 		if n <= 0 {
-			return nil, errBlock
+			return nil, errPosting
 		}
 		dr, m := binary.Varint(b[n:])
 		if m <= 0 || last+dr < 0 {
-			return nil, errBlock
+			return nil, errPosting
 		}
 		b = b[n+m:]
 		at, last = at+dt, last+dr
@@ -128,11 +126,11 @@ func eachTime(last ref, b []byte, visit func(r ref, at int64) bool) error {
 	for len(b) > 0 {
 		dr, n := binary.Uvarint(b)
 		if n <= 0 || dr > uint64(r) {
-			return errBlock
+			return errPosting
 		}
 		dt, m := binary.Varint(b[n:])
 		if m <= 0 {
-			return errBlock
+			return errPosting
 		}
 		b = b[n+m:]
 		r, at = r-ref(dr), at+dt

@@ -86,7 +86,7 @@ func (w *writer) erase(r ref) error {
 	delete(w.old, r)
 	o := makeOrder(l.e.row.ReceivedAt, r)
 	for _, k := range l.keys {
-		if !k.single() {
+		if !k.single {
 			continue // in blocks, which go when all their rows have
 		}
 		if err := w.batch.Delete(k.key(nil, o), nil); err != nil {
@@ -97,7 +97,7 @@ func (w *writer) erase(r ref) error {
 		return err
 	}
 	var ids []Identity
-	if err := eachOutcome(w.x.db, r, func(o *Outcome) {
+	if err := w.x.eachOutcome(r, func(o *Outcome) {
 		if proves(o) {
 			_ = o.proofs(func(id, _ Identity) error { ids = append(ids, id); return nil })
 		}
@@ -105,12 +105,12 @@ func (w *writer) erase(r ref) error {
 		return err
 	}
 	for _, id := range ids {
-		ev, found, err := readEvidence(w.x.db, id)
+		ev, found, err := w.x.readEvidence(id)
 		if err != nil {
 			return err
 		}
 		if found && ev.ref == r {
-			if err := w.batch.Delete(evidenceKey(nil, id), nil); err != nil {
+			if err := w.batch.Delete(evidenceKey(nil, w.x.codec.identity(id)), nil); err != nil {
 				return err
 			}
 		}
@@ -155,7 +155,7 @@ func (w *writer) sweepBlocks() error {
 	for n := 0; ok && n < blockSweepStep && err == nil; n++ {
 		key := it.Key()
 		if len(key) != valuePrefixSize+16 {
-			return errors.Join(errBlock, it.Close())
+			return errors.Join(errPosting, it.Close())
 		}
 		k := valueKey{field: key[1], hash: binary.BigEndian.Uint64(key[2:])}
 		end := k.after()

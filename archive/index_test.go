@@ -422,8 +422,8 @@ func TestIndexForget(t *testing.T) {
 	}
 	proofs := 0
 	for ok := it.First(); ok; ok = it.Next() {
-		id := Identity(it.Key()[1:])
-		ev, _, err := readEvidence(x.db, id)
+		id := x.codec.opened(Identity(it.Key()[1:]))
+		ev, _, err := x.readEvidence(id)
 		if err != nil || ev.ref.seq() < floors[ev.ref.log()] {
 			t.Fatalf("evidence of a forgotten delivery seq=%d is left, %v", ev.ref.seq(), err)
 		}

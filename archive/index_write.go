@@ -283,11 +283,7 @@ func (w *writer) outcome(o *Outcome) error {
 	}
 	w.x.metrics.outcomes.Inc()
 	w.buf = outcomeKey(w.buf, r, o.Seq)
-	value := appendOutcome(nil, o)
-	if r.log() == 1 {
-		value = appendItem(value, &item{n: o.Item, f: clipFields(o.Fields)})
-	}
-	if err := w.batch.Set(w.buf, value, nil); err != nil {
+	if err := w.batch.Set(w.buf, w.x.codec.outcome(o, r), nil); err != nil {
 		return fmt.Errorf("index outcome seq=%d: %w", o.Seq, err)
 	}
 	l, err := w.find(r)
@@ -301,7 +297,7 @@ func (w *writer) outcome(o *Outcome) error {
 	if proves(o) {
 		if err := o.proofs(func(proved, content Identity) error {
 			w.x.seen.add(proved)
-			return w.batch.Set(evidenceKey(nil, proved), appendEvidence(nil, r, o, content, id), nil)
+			return w.batch.Set(evidenceKey(nil, w.x.codec.identity(proved)), w.x.codec.evidence(r, o, content, id), nil)
 		}); err != nil {
 			return fmt.Errorf("index evidence of outcome seq=%d: %w", o.Seq, err)
 		}
@@ -365,11 +361,11 @@ func (w *writer) find(r ref) (*live, error) {
 		w.young[r] = l
 		return l, nil
 	}
-	e, err := readEntry(w.x.db, r)
+	e, err := w.x.readEntry(r)
 	if err != nil || e == nil {
 		return nil, err
 	}
-	l := &live{e: e, keys: valueKeys(e)}
+	l := &live{e: e, keys: w.x.codec.valueKeys(e)}
 	if err := w.load(l, r); err != nil {
 		return nil, err
 	}
@@ -379,7 +375,7 @@ func (w *writer) find(r ref) (*live, error) {
 
 // load reads the states of a delivery out of the outcomes that are committed.
 func (w *writer) load(l *live, r ref) error {
-	return eachOutcome(w.x.db, r, func(o *Outcome) { l.outcome(o) })
+	return w.x.eachOutcome(r, func(o *Outcome) { l.outcome(o) })
 }
 
 // commit makes the batch visible: rows, the values that changed, and the position.
@@ -438,9 +434,9 @@ func (w *writer) put(l *live) error {
 		l.body = nil
 	}
 	l.dirty = false
-	e := l.e
+	e := w.x.codec.visible(l.e)
 	o := makeOrder(e.row.ReceivedAt, e.ref)
-	keys := valueKeys(e)
+	keys := w.x.codec.valueKeys(e)
 	var err error
 	set := func(key, value []byte) {
 		if err == nil {
@@ -454,7 +450,7 @@ func (w *writer) put(l *live) error {
 	for _, k := range keys {
 		switch {
 		case hasKey(l.keys, k):
-		case k.single():
+		case k.single:
 			w.buf = k.key(w.buf, o)
 			set(w.buf, nil)
 		default:
@@ -463,14 +459,14 @@ func (w *writer) put(l *live) error {
 		}
 	}
 	for _, k := range l.keys {
-		if err == nil && k.single() && !hasKey(keys, k) {
+		if err == nil && k.single && !hasKey(keys, k) {
 			w.buf = k.key(w.buf, o)
 			err = w.batch.Delete(w.buf, nil)
 		}
 	}
 	l.keys = keys
 	w.buf = rowKey(w.buf, o)
-	set(w.buf, appendEntry(nil, e))
+	set(w.buf, w.x.codec.row(e))
 	if err != nil {
 		return fmt.Errorf("index delivery %s: %w", e.row.ID, err)
 	}

@@ -30,7 +30,8 @@ import (
 // "crc32c " with the checksum (8 digits, hexadecimal) of all before it. In the document
 // "check" is a constant, sealed, by which a wrong key is known, and "keys" is a list of
 // source, month, created, and either key (base64 of 12 bytes nonce and the sealed key,
-// with source and month as its additional data) or erased (when). The wrapping key is
+// with source and month as its additional data) or erased (when); "index" is the key of
+// the index, wrapped too, and may be missing: then the index is built anew. The wrapping key is
 // HKDF-SHA256 of the configured one; see wrapLabel.
 //
 // It is replaced whole: written, synced, renamed, the directory synced; then, the same
@@ -44,6 +45,7 @@ const (
 	keyringSum   = "crc32c "
 	wrapLabel    = "penstock archive keyring 1"
 	keyringCheck = "penstock archive"
+	indexAAD     = "\x00index"
 
 	// KeyBytes is the size of a key.
 	KeyBytes = 32
@@ -59,6 +61,10 @@ var (
 	ErrWrongKey = errors.New("the archive's keyring is wrapped by another key: put the old one among archive.encryption.previous, or give it back")
 	// ErrKeyring: the keyring is damaged, with its copy, or gone.
 	ErrKeyring = errors.New("the archive's keyring cannot be used")
+	// ErrNotEncrypted: there is no keyring, so no key to destroy.
+	ErrNotEncrypted = errors.New("the archive is not encrypted")
+	// ErrMonth: the month is none, or its key is still in use.
+	ErrMonth = errors.New("the month cannot be erased")
 )
 
 // Encryption is what an archive is encrypted with.
@@ -83,7 +89,7 @@ func monthText(m uint32) string { return fmt.Sprintf("%04d-%02d", m/12, m%12+1) 
 func parseMonth(s string) (uint32, error) {
 	t, err := time.Parse("2006-01", s)
 	if err != nil {
-		return 0, fmt.Errorf("month %q is not of the form 2006-01", s)
+		return 0, fmt.Errorf("%w: %q is not of the form 2006-01", ErrMonth, s)
 	}
 	return uint32(t.Year()*12 + int(t.Month()) - 1), nil
 }
@@ -108,6 +114,7 @@ type Keys struct {
 
 	there    atomic.Bool // the file is on stable storage
 	changing sync.Mutex  // one change at a time
+	index    []byte      // the key of the index; nil: there is none
 	names    atomic.Pointer[map[keyName]*sourceKey]
 
 	cacheMu sync.Mutex
@@ -192,12 +199,14 @@ func loadKeys(fsys FS, dir string, e *Encryption) (*Keys, error) {
 	}
 	k.rewrap = k.rewrap || use.old || second != nil && second.old
 	k.names.Store(&use.names)
+	k.index = use.index
 	return k, nil
 }
 
 // keyringDoc is the document of the file.
 type keyringDoc struct {
 	Check []byte       `json:"check"`
+	Index []byte       `json:"index,omitempty"`
 	Keys  []keyringKey `json:"keys"`
 }
 
@@ -212,6 +221,7 @@ type keyringKey struct {
 // keyringRead is a file that was read.
 type keyringRead struct {
 	names map[keyName]*sourceKey
+	index []byte
 	old   bool // it is wrapped by a previous key
 }
 
@@ -237,6 +247,9 @@ func readKeyring(fsys FS, path string, opening []cipher.AEAD) (*keyringRead, err
 		return nil, ErrWrongKey
 	}
 	r := &keyringRead{names: make(map[keyName]*sourceKey, len(doc.Keys)), old: with > 0}
+	if r.index, err = unwrap(opening[with], doc.Index, []byte(indexAAD)); err != nil || len(r.index) != KeyBytes {
+		r.index = nil // it can be had again
+	}
 	for _, e := range doc.Keys {
 		month, err := parseMonth(e.Month)
 		if err != nil {
@@ -318,6 +331,11 @@ func (k *Keys) text(names map[keyName]*sourceKey) ([]byte, error) {
 	var err error
 	if doc.Check, err = wrap(k.wrapping, []byte(keyringCheck), nil); err != nil {
 		return nil, err
+	}
+	if k.index != nil {
+		if doc.Index, err = wrap(k.wrapping, k.index, []byte(indexAAD)); err != nil {
+			return nil, err
+		}
 	}
 	for name, s := range names {
 		e := keyringKey{Source: name.source, Month: monthText(name.month), Created: s.created}
@@ -451,6 +469,10 @@ func (k *Keys) tidy() error {
 	return nil
 }
 
+// eraseAfter is how long a month must be over: what was received in it may still be on its
+// way to the disk.
+const eraseAfter = time.Hour
+
 // erase destroys the key of a source's month, in both files: what it sealed can be read by
 // nobody, ever. Only a month that is over can be erased. It says when, if that was done
 // before.
@@ -459,8 +481,8 @@ func (k *Keys) erase(source, month string) (before time.Time, err error) {
 	if err != nil {
 		return before, err
 	}
-	if m >= monthOf(k.now().UnixNano()) {
-		return before, fmt.Errorf("%s is not over: its key is still in use", month)
+	if m >= monthOf(k.now().Add(-eraseAfter).UnixNano()) {
+		return before, fmt.Errorf("%w: %s is not over, or not for an hour: its key is still in use", ErrMonth, month)
 	}
 	k.changing.Lock()
 	defer k.changing.Unlock()
@@ -474,13 +496,35 @@ func (k *Keys) erase(source, month string) (before time.Time, err error) {
 	}
 	next := maps.Clone(have)
 	next[keyName{source, m}] = &sourceKey{created: s.created, erased: k.now().UTC().Truncate(time.Second)}
+	// With its key the hashes go that the index has of the month's values.
+	k.index = nil
 	return before, k.save(next)
+}
+
+// ofIndex gives the key of the index, a new one where there is none. It is not sure that
+// it is on the disk: an index whose key is lost is built anew.
+func (k *Keys) ofIndex() ([]byte, error) {
+	k.changing.Lock()
+	defer k.changing.Unlock()
+	if k.index != nil {
+		return k.index, nil
+	}
+	key := make([]byte, KeyBytes)
+	if _, err := rand.Read(key); err != nil {
+		return nil, err
+	}
+	k.index = key
+	if k.there.Load() {
+		_ = k.save(*k.names.Load()) // or with the next key
+	}
+	return key, nil
 }
 
 // openName names a key that bodies are sealed under.
 type openName struct {
 	keyName
-	salt uint64
+	salt  uint64
+	label string
 }
 
 // maxOpenKeys bounds the derived keys that are kept: about 1 KiB each.
@@ -500,7 +544,7 @@ func (k *Keys) aead(n openName) (cipher.AEAD, error) {
 	if !s.erased.IsZero() {
 		return nil, &ErasedError{Source: n.source, Month: monthText(n.month), At: s.erased}
 	}
-	a, err := s.derive(n.salt)
+	a, err := s.derive(n.salt, n.label)
 	if err != nil {
 		return nil, err
 	}
@@ -511,10 +555,10 @@ func (k *Keys) aead(n openName) (cipher.AEAD, error) {
 	return a, nil
 }
 
-func (s *sourceKey) derive(salt uint64) (cipher.AEAD, error) {
+func (s *sourceKey) derive(salt uint64, label string) (cipher.AEAD, error) {
 	var b [8]byte
 	binary.LittleEndian.PutUint64(b[:], salt)
-	key, err := hkdf.Key(sha256.New, s.key[:], b[:], sealLabel, KeyBytes)
+	key, err := hkdf.Key(sha256.New, s.key[:], b[:], label, KeyBytes)
 	if err != nil {
 		return nil, err
 	}

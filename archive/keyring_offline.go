@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// What is done to a keyring by commands, and not by the archive that uses it.
+// What is done to a keyring by commands, with the archive closed or, where it says so, open.
 
 // Rekey wraps the keyring of the archive in dir by another key, with the archive closed.
 // previous are the keys that it may be wrapped by now. Bodies are not touched.
@@ -29,6 +29,16 @@ func EraseKey(dir string, e Encryption, source, month string) (before time.Time,
 		return removeIndex(filepath.Join(dir, indexDir))
 	})
 	return before, err
+}
+
+// EraseKey destroys the key of a source's month while the archive is open, and the key of
+// the index with it: what the index has of the month cannot be read from then on, and the
+// next start builds the index anew. It says when, if that was done before.
+func (a *Archive) EraseKey(source, month string) (before time.Time, err error) {
+	if a.keys == nil {
+		return before, ErrNotEncrypted
+	}
+	return a.keys.erase(source, month)
 }
 
 func withKeys(dir string, e Encryption, f func(*Keys) error) (err error) {

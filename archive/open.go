@@ -93,6 +93,7 @@ func (a *Archive) openKeys() (err error) {
 		return err
 	}
 	a.keys.now = a.o.Now
+	a.blocks.keys = a.keys
 	a.damage.start = append(a.damage.start, a.keys.findings...)
 	// A new keyring is made with the first segment, when it is known that no segment wants
 	// one that was lost.
@@ -272,9 +273,13 @@ func (a *Archive) openIndex() error {
 	if a.o.NoIndex {
 		return nil
 	}
+	enc, err := newCodec(a.keys)
+	if err != nil {
+		return err
+	}
 	x, err := openIndex(filepath.Join(a.dir, indexDir), indexOptions{
 		Logger: a.zap, Extract: a.o.Extract, Registerer: a.o.Registerer, Tip: a.Synced,
-		Last: [2]uint64{a.log.recovered, a.quarantine.log.recovered},
+		Last: [2]uint64{a.log.recovered, a.quarantine.log.recovered}, Codec: enc,
 	})
 	if err != nil {
 		return err

@@ -32,7 +32,7 @@ import (
 // ones shrink better (256 KiB: by 4 to 7 %), smaller ones lose less to a flipped bit and
 // cost less to read one record. A dictionary gains 4 to 8 % at that size, doubles the time
 // of a read, and would be one place whose loss takes all blocks: there is none. Where the
-// table is damaged the blocks are found without it.
+// table is damaged the blocks are found without it. Blocks of sealed records: pack_sealed.go.
 const (
 	packedVersion = 2
 	packBlock     = 128 << 10
@@ -167,7 +167,7 @@ func (p *packedFile) walk(fileSize int64) {
 			return
 		}
 		f := it.frame
-		if !it.isFrame() || f.typ != typeBlock || len(f.payload) < 4 {
+		if !it.isFrame() || !f.typ.packed() || len(f.payload) < 4 {
 			continue
 		}
 		p.blocks = append(p.blocks, packedBlock{seq: f.seq, raw: f.base, off: f.off, end: f.off + f.size})
@@ -205,19 +205,15 @@ func (p *packedFile) ReadAt(b []byte, off int64) (int, error) {
 // readBlock reads from the block that at lies in, up to its end; zeros where there is
 // none or where it is damaged.
 func (p *packedFile) readBlock(b []byte, at int64) (int, error) {
-	i := sort.Search(len(p.blocks), func(i int) bool { return p.blocks[i].raw > at }) - 1
-	end := p.size
-	if i+1 < len(p.blocks) {
-		end = p.blocks[i+1].raw
-	}
+	i, end := p.blockOf(at)
 	b = b[:min(int64(len(b)), end-at)]
 	if i >= 0 {
 		content, err := p.content(p.blocks[i], end)
 		if err != nil {
 			return 0, err
 		}
-		if skip := at - p.blocks[i].raw; skip < int64(len(content)) {
-			n := copy(b, content[skip:])
+		if skip := at - p.blocks[i].raw; content != nil && skip < int64(len(content.b)) {
+			n := copy(b, content.b[skip:])
 			clear(b[n:])
 			return len(b), nil
 		}
@@ -226,8 +222,17 @@ func (p *packedFile) readBlock(b []byte, at int64) (int, error) {
 	return len(b), nil
 }
 
+// blockOf gives the block that at lies in, -1 where there is none, and where its content ends.
+func (p *packedFile) blockOf(at int64) (i int, end int64) {
+	i = sort.Search(len(p.blocks), func(i int) bool { return p.blocks[i].raw > at }) - 1
+	if i+1 < len(p.blocks) {
+		return i, p.blocks[i+1].raw
+	}
+	return i, p.size
+}
+
 // content gives what a block holds; nothing, and no error, where it is damaged.
-func (p *packedFile) content(blk packedBlock, end int64) ([]byte, error) {
+func (p *packedFile) content(blk packedBlock, end int64) (*unpacked, error) {
 	if c := p.cache.get(p.tag, blk.off); c != nil {
 		return c, nil
 	}
@@ -252,7 +257,7 @@ func (p *packedFile) content(blk packedBlock, end int64) ([]byte, error) {
 	return c, nil
 }
 
-func (p *packedFile) unpack(blk packedBlock, end int64) (content []byte, why string, err error) {
+func (p *packedFile) unpack(blk packedBlock, end int64) (content *unpacked, why string, err error) {
 	b := make([]byte, blk.end-blk.off)
 	if n, err := p.file.ReadAt(b, blk.off); n < len(b) {
 		if errors.Is(err, io.EOF) {
@@ -274,18 +279,24 @@ func (p *packedFile) unpack(blk packedBlock, end int64) (content []byte, why str
 	}
 	length := int64(binary.LittleEndian.Uint32(f.payload))
 	// After a walk the next block may not be the one that follows.
-	if f.typ != typeBlock || f.base != blk.raw || length > packBlock || length > end-blk.raw {
+	if !f.typ.packed() || f.base != blk.raw || f.typ == typeBlock && length > packBlock || length > end-blk.raw {
 		return nil, "it is not the one that belongs there", nil
+	}
+	if f.typ == typeSealed {
+		if content, err = unpackSealed(f.payload, f.base, p.tag.inverted(), p.cache.ring()); err != nil {
+			return nil, fmt.Sprintf("it does not unpack: %v", err), nil
+		}
+		return content, "", nil
 	}
 	dec, err := unpacker()
 	if err != nil {
 		return nil, "", err
 	}
-	content, err = dec.DecodeAll(f.payload[4:], make([]byte, 0, length))
-	if err != nil || int64(len(content)) != length {
+	plain, err := dec.DecodeAll(f.payload[4:], make([]byte, 0, length))
+	if err != nil || int64(len(plain)) != length {
 		return nil, fmt.Sprintf("it does not unpack: %v", err), nil
 	}
-	return content, "", nil
+	return &unpacked{b: plain}, "", nil
 }
 
 // look gives what a check has to say of the file beside its blocks.
@@ -321,12 +332,14 @@ func (p *packedFile) why(from, to int64) string {
 
 // unpacker is shared: DecodeAll keeps nothing between calls.
 var unpacker = sync.OnceValues(func() (*zstd.Decoder, error) {
-	return zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxMemory(2*packBlock))
+	return zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxMemory(2*maxSealedBlock))
 })
 
-// blockCache holds the contents of the blocks that were read last, 2 MiB in all, so that
-// neighbours are read without unpacking their block again. A nil one holds nothing.
+// blockCache holds the contents of the blocks that were read last, 2 MiB in all (4 where they
+// are sealed), so that neighbours are read without unpacking their block again, and the keys
+// that sealed ones are opened with. A nil one holds nothing.
 type blockCache struct {
+	keys  *Keys // nil: what is sealed stays so
 	mu    sync.Mutex
 	clock uint64
 	slots [16]cachedBlock
@@ -335,11 +348,19 @@ type blockCache struct {
 type cachedBlock struct {
 	tag     tag
 	off     int64
-	content []byte // nobody writes to it
+	content *unpacked
 	used    uint64
 }
 
-func (c *blockCache) get(t tag, off int64) []byte {
+// ring gives the keys.
+func (c *blockCache) ring() *Keys {
+	if c == nil {
+		return nil
+	}
+	return c.keys
+}
+
+func (c *blockCache) get(t tag, off int64) *unpacked {
 	if c == nil {
 		return nil
 	}
@@ -355,8 +376,8 @@ func (c *blockCache) get(t tag, off int64) []byte {
 	return nil
 }
 
-func (c *blockCache) put(t tag, off int64, content []byte) {
-	if c == nil || len(content) == 0 {
+func (c *blockCache) put(t tag, off int64, content *unpacked) {
+	if c == nil || len(content.b) == 0 || len(content.b) > sealedBlock {
 		return
 	}
 	c.mu.Lock()

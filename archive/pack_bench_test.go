@@ -55,39 +55,49 @@ func packNow(b testing.TB, a *Archive) {
 // included, and what that costs: packing, reading back and comparing.
 func BenchmarkPack(b *testing.B) {
 	for _, names := range [][]string{{"stripe"}, {"liqpay"}, payments} {
-		b.Run(fmt.Sprintf("%s+%d", names[0], len(names)-1), func(b *testing.B) {
-			for range b.N {
-				a, _ := stored(b, newCorpus(b, names...), 26_000, Options{})
-				sum := func() (raw, disk int64) {
-					for _, s := range a.log.packable() {
-						raw += s.size.Load()
-					}
-					for _, s := range a.log.segs {
-						if n := s.stored.Load(); n > 0 {
-							raw += s.size.Load()
-							disk += n
-						}
-					}
-					return raw, disk
-				}
-				start := time.Now()
-				packNow(b, a)
-				took := time.Since(start)
-				raw, disk := sum()
-				b.ReportMetric(float64(raw)/float64(disk), "ratio")
-				b.ReportMetric(took.Seconds()*1000/(float64(raw)/(1<<20)), "ms/MiB")
-				_ = a.Close()
-			}
-		})
+		for _, enc := range []*Encryption{nil, {Key: testKey(1)}} {
+			benchmarkPack(b, names, enc)
+		}
 	}
+}
+
+func benchmarkPack(b *testing.B, names []string, enc *Encryption) {
+	b.Run(fmt.Sprintf("%s+%d/encrypted=%t", names[0], len(names)-1, enc != nil), func(b *testing.B) {
+		for range b.N {
+			a, _ := stored(b, newCorpus(b, names...), 26_000, Options{Encryption: enc})
+			sum := func() (raw, disk int64) {
+				for _, s := range a.log.packable() {
+					raw += s.size.Load()
+				}
+				for _, s := range a.log.segs {
+					if n := s.stored.Load(); n > 0 {
+						raw += s.size.Load()
+						disk += n
+					}
+				}
+				return raw, disk
+			}
+			start := time.Now()
+			packNow(b, a)
+			took := time.Since(start)
+			raw, disk := sum()
+			b.ReportMetric(float64(raw)/float64(disk), "ratio")
+			b.ReportMetric(took.Seconds()*1000/(float64(raw)/(1<<20)), "ms/MiB")
+			_ = a.Close()
+		}
+	})
 }
 
 // BenchmarkGet reads deliveries by id, anywhere and one after the other as a list does.
 func BenchmarkGet(b *testing.B) {
-	for _, pack := range []bool{false, true} {
+	for _, kind := range []string{"raw", "packed", "sealed+packed"} {
 		for _, next := range []bool{false, true} {
-			b.Run(fmt.Sprintf("packed=%t/neighbours=%t", pack, next), func(b *testing.B) {
-				a, ids := stored(b, newCorpus(b, payments...), 39_000, Options{})
+			b.Run(fmt.Sprintf("%s/neighbours=%t", kind, next), func(b *testing.B) {
+				pack, o := kind != "raw", Options{}
+				if kind == "sealed+packed" {
+					o.Encryption = &Encryption{Key: testKey(1)}
+				}
+				a, ids := stored(b, newCorpus(b, payments...), 39_000, o)
 				ids = ids[:len(ids)*3/4] // in sealed segments
 				if pack {
 					packNow(b, a)

@@ -82,7 +82,7 @@ func (c *corpus) next() *Delivery {
 // outcome gives what publishing d leaves.
 func (c *corpus) outcome(d *Delivery) Outcome {
 	sum := int64(c.rng.IntN(1_000_000))
-	o := Outcome{Delivery: d.Seq, Items: 1, Kind: Published, At: d.ReceivedAt.Add(30 * time.Millisecond), Sink: "kafka:5L6g3nShT-eMCtK--X86sw",
+	o := Outcome{Delivery: d.Seq, Items: 1, Kind: Published, At: d.ReceivedAt.Add(30 * time.Millisecond), Source: d.Source, Sink: "kafka:5L6g3nShT-eMCtK--X86sw",
 		Topic: "webhooks." + d.Source, Partition: int32(c.rng.IntN(6)), Offset: int64(d.Seq),
 		Fields: Fields{EventID: "evt_" + c.word(24), EventType: "payment_intent.succeeded", Type: "payment.captured", CEID: c.hex(16),
 			OrderID: "order-" + c.word(10), PaymentID: "pi_" + c.word(24), Status: "succeeded", AmountMinor: &sum, Currency: "EUR"}}

@@ -19,6 +19,8 @@ type sabotage struct {
 	dropFirst bool // the old file is removed before the packed one gets its name
 	noSyncDir bool // the old file is used again before the new name is on the disk
 
+	enc *Encryption // of the archive
+
 	renamed *atomic.Bool // the last operation gave a packed file its name
 }
 
@@ -67,7 +69,7 @@ func packCrash(base *crashFS, acked map[string]*Delivery, n int, seed uint64, sp
 		return fault
 	}
 	spoil.crashFS, spoil.renamed = disk, new(atomic.Bool)
-	o := Options{FS: &spoil, NoIndex: true, SegmentBytes: minSegmentBytes}
+	o := Options{FS: &spoil, NoIndex: true, SegmentBytes: minSegmentBytes, Encryption: spoil.enc}
 	off := func() bool {
 		disk.mu.Lock()
 		defer disk.mu.Unlock()
@@ -101,7 +103,7 @@ func packCrash(base *crashFS, acked map[string]*Delivery, n int, seed uint64, sp
 	} else {
 		disk = disk.powerCut()
 	}
-	a, err = Open(worldDir, Options{FS: disk, NoIndex: true, SegmentBytes: minSegmentBytes, NoPack: true})
+	a, err = Open(worldDir, Options{FS: disk, NoIndex: true, SegmentBytes: minSegmentBytes, NoPack: true, Encryption: spoil.enc})
 	if err != nil {
 		return done, err
 	}
@@ -141,10 +143,10 @@ func clone(m map[string]*Delivery) map[string]*Delivery {
 }
 
 // packBase is a disk with several sealed segments.
-func packBase(t *testing.T) (*crashFS, map[string]*Delivery) {
+func packBase(t *testing.T, enc *Encryption) (*crashFS, map[string]*Delivery) {
 	t.Helper()
 	disk := newCrashFS(rand.New(rand.NewPCG(1, 1)))
-	a := mustOpen(t, worldDir, Options{FS: disk, NoIndex: true, SegmentBytes: minSegmentBytes, NoPack: true})
+	a := mustOpen(t, worldDir, Options{FS: disk, NoIndex: true, SegmentBytes: minSegmentBytes, NoPack: true, Encryption: enc})
 	acked := make(map[string]*Delivery)
 	for n := range 60 {
 		d := testDelivery(n)
@@ -160,12 +162,18 @@ func packBase(t *testing.T) (*crashFS, map[string]*Delivery) {
 
 // TestPackCrashes: wherever a crash or a fault of the disk meets the packing of a segment,
 // everything that was acknowledged is there afterwards.
-func TestPackCrashes(t *testing.T) {
-	base, acked := packBase(t)
+func TestPackCrashes(t *testing.T) { packCrashes(t, nil, 1) }
+
+// TestPackSealedCrashes is TestPackCrashes over an encrypted archive.
+func TestPackSealedCrashes(t *testing.T) { packCrashes(t, &Encryption{Key: testKey(1)}, 4) }
+
+func packCrashes(t *testing.T, enc *Encryption, step int) {
+	t.Helper()
+	base, acked := packBase(t, enc)
 	first := firstSeed(t)
 	for seed := first; seed < first+uint64(crashes(t, 2)); seed++ {
-		for n := 1; ; n++ {
-			done, err := packCrash(base, acked, n, seed, sabotage{}, errCrashed)
+		for n := 1; ; n += step {
+			done, err := packCrash(base, acked, n, seed, sabotage{enc: enc}, errCrashed)
 			if err != nil {
 				t.Fatalf("seed %d, crash at operation %d: %v", seed, n, err)
 			}
@@ -177,8 +185,8 @@ func TestPackCrashes(t *testing.T) {
 			}
 		}
 	}
-	for n := 1; ; n++ {
-		done, err := packCrash(base, acked, n, first, sabotage{}, errInjected)
+	for n := 1; ; n += step {
+		done, err := packCrash(base, acked, n, first, sabotage{enc: enc}, errInjected)
 		if err != nil {
 			t.Fatalf("operation %d fails: %v", n, err)
 		}
@@ -191,7 +199,7 @@ func TestPackCrashes(t *testing.T) {
 // TestPackSabotageIsCaught: TestPackCrashes would not pass without the sync of the packed
 // file, with the old file removed too early, or used again too early.
 func TestPackSabotageIsCaught(t *testing.T) {
-	base, acked := packBase(t)
+	base, acked := packBase(t, nil)
 	for name, spoil := range map[string]sabotage{
 		"no sync before the rename":           {noSync: true},
 		"old file removed before the rename":  {dropFirst: true},

@@ -1,11 +1,11 @@
 package archive
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -64,6 +64,7 @@ func (a *Archive) packAll() {
 type packer struct {
 	a        *Archive
 	enc      *zstd.Encoder
+	seal     sealPacker
 	raw      []byte
 	waiting  int    // segments to pack, this one included
 	restless bool   // it does not rest: benchmarks
@@ -71,15 +72,14 @@ type packer struct {
 	resting  time.Time
 }
 
-// packable lists the segments that may be packed: closed, with a footer, not the newest,
-// and not encrypted, as what is encrypted does not shrink.
+// packable lists the segments that may be packed: closed, with a footer, not the newest.
 func (j *journal) packable() []*segment {
 	j.segMu.RLock()
 	defer j.segMu.RUnlock()
 	var list []*segment
 	for i, s := range j.segs {
 		s.mu.Lock()
-		ok := i+1 < len(j.segs) && s.closed.Load() && !s.poisoned && !s.asIs && s.stored.Load() == 0 && !s.head.sealed && s.head.archive != 0 && (s.sealed || !s.ours)
+		ok := i+1 < len(j.segs) && s.closed.Load() && !s.poisoned && !s.asIs && s.stored.Load() == 0 && s.head.archive != 0 && (s.sealed || !s.ours)
 		s.mu.Unlock()
 		if ok {
 			list = append(list, s)
@@ -201,8 +201,12 @@ type packWriter struct {
 	blocks []byte // payload of the table
 }
 
-func (w *packWriter) append(typ frameType, seq uint64, base int64, fill func([]byte) []byte) error {
-	w.frame = fill(beginFrame(w.frame[:0]))
+func (w *packWriter) append(typ frameType, seq uint64, base int64, fill func([]byte) ([]byte, error)) error {
+	frame, err := fill(beginFrame(w.frame[:0]))
+	if err != nil {
+		return err
+	}
+	w.frame = frame
 	endFrame(w.frame, 0, w.t, seq, base, typ)
 	if _, err := w.f.WriteAt(w.frame, w.off); err != nil {
 		return fmt.Errorf("write at offset %d: %w", w.off, err)
@@ -227,13 +231,14 @@ func (p *packer) write(seg *segment, f File, tmp string, size int64, want uint32
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
 	w := &packWriter{f: out, t: seg.head.tag.inverted(), off: segmentHead}
+	p.seal.keys, p.seal.salt = p.a.keys, rand.Uint64()
 	p.resting = time.Now()
 	if err := p.writeBlocks(w, seg, f, size, want); err != nil {
 		return 0, err
 	}
 	h := seg.head
 	h.pack = packing{size: size, table: w.off}
-	if err := w.append(typeTable, 0, 0, func(b []byte) []byte { return append(b, w.blocks...) }); err != nil {
+	if err := w.append(typeTable, 0, 0, func(b []byte) ([]byte, error) { return append(b, w.blocks...), nil }); err != nil {
 		return 0, err
 	}
 	if _, err := out.WriteAt(h.block(), 0); err != nil {
@@ -249,6 +254,10 @@ func (p *packer) write(seg *segment, f File, tmp string, size int64, want uint32
 func (p *packer) writeBlocks(w *packWriter, seg *segment, f File, size int64, want uint32) error {
 	sc := &scanner{src: f, tag: seg.head.tag, off: segmentHead, end: size}
 	begin, seq := int64(segmentHead), uint64(0) // of the block that is being filled
+	most, largest := int64(packBlock), int64(packBlock)
+	if p.opens(seg) {
+		most, largest = sealedBlock, maxSealedBlock
+	}
 	var digest uint32
 	for {
 		it, err := sc.next()
@@ -260,9 +269,14 @@ func (p *packer) writeBlocks(w *packWriter, seg *segment, f File, size int64, wa
 		}
 		fr := it.frame // none at the end
 		// The footer has a block of its own: it is read whenever the segment is opened.
-		for end := sc.off - fr.size; end > begin && (err != nil || sc.off-begin > packBlock || fr.typ == typeSeal); {
-			n := min(end-begin, packBlock)
-			if err := p.block(w, f, seq, begin, n); err != nil {
+		end := sc.off - fr.size
+		whole := end-begin <= largest
+		for end > begin && (err != nil || sc.off-begin > most || fr.typ == typeSeal) {
+			n := end - begin
+			if !whole {
+				n = min(n, packBlock)
+			}
+			if err := p.block(w, f, seg, seq, begin, n); err != nil {
 				return err
 			}
 			begin += n
@@ -287,9 +301,12 @@ func (p *packer) writeBlocks(w *packWriter, seg *segment, f File, size int64, wa
 	return nil
 }
 
-func (p *packer) block(w *packWriter, f File, seq uint64, off, n int64) error {
+// opens says whether what is sealed in a segment can be opened.
+func (p *packer) opens(seg *segment) bool { return seg.head.sealed && p.seal.keys != nil }
+
+func (p *packer) block(w *packWriter, f File, seg *segment, seq uint64, off, n int64) error {
 	if int64(cap(p.raw)) < n {
-		p.raw = make([]byte, packBlock)
+		p.raw = make([]byte, max(n, packBlock))
 	}
 	raw := p.raw[:n]
 	if m, err := f.ReadAt(raw, off); m < len(raw) {
@@ -299,10 +316,19 @@ func (p *packer) block(w *packWriter, f File, seq uint64, off, n int64) error {
 	w.blocks = le.AppendUint64(w.blocks, seq)
 	w.blocks = le.AppendUint32(w.blocks, uint32(off))
 	w.blocks = le.AppendUint32(w.blocks, uint32(w.off))
-	err := w.append(typeBlock, seq, off, func(b []byte) []byte {
-		return p.enc.EncodeAll(raw, le.AppendUint32(b, uint32(n)))
-	})
-	if err != nil {
+	typ, fill := typeBlock, func(b []byte) ([]byte, error) {
+		return p.enc.EncodeAll(raw, le.AppendUint32(b, uint32(n))), nil
+	}
+	if p.opens(seg) {
+		some, err := p.seal.take(raw, seg.head.tag)
+		if err != nil {
+			return err
+		}
+		if some || n > packBlock {
+			typ, fill = typeSealed, func(b []byte) ([]byte, error) { return p.seal.payload(b, p.enc, n, off) }
+		}
+	}
+	if err := w.append(typ, seq, off, fill); err != nil {
 		return err
 	}
 	return p.rest()
@@ -310,7 +336,7 @@ func (p *packer) block(w *packWriter, f File, seq uint64, off, n int64) error {
 
 // verify reads the packed file and holds it against the segment, frame by frame.
 func (p *packer) verify(seg *segment, f File, tmp string, size int64) error {
-	file, err := openSegment(seg.fs, tmp, new(blockCache)) // not the archive's: this must come from the file
+	file, err := openSegment(seg.fs, tmp, &blockCache{keys: p.a.keys}) // not the archive's: this must come from the file
 	if err != nil {
 		return err
 	}
@@ -331,8 +357,7 @@ func (p *packer) verify(seg *segment, f File, tmp string, size int64) error {
 		if err := errors.Join(errA, errB); err != nil {
 			return fmt.Errorf("read back: %w", err)
 		}
-		if !a.isFrame() || !b.isFrame() || a.frame.off != b.frame.off || a.frame.seq != b.frame.seq || a.frame.typ != b.frame.typ ||
-			a.frame.base != b.frame.base || a.frame.flags != b.frame.flags || !bytes.Equal(a.frame.payload, b.frame.payload) {
+		if !a.isFrame() || !b.isFrame() || !sameFrame(&a.frame, &b.frame) {
 			return fmt.Errorf("what was written is not what was read, at offset %d", b.frame.off)
 		}
 		if got.off-rested > packBlock {

@@ -124,7 +124,7 @@ func (x *index) byID(id string) (*entry, error) {
 		return nil, err
 	}
 	defer done()
-	e, err := readEntry(x.db, r)
+	e, err := x.readEntry(r)
 	if err != nil || e == nil || e.row.ID != id || x.forgotten(r) {
 		return nil, err
 	}
@@ -143,10 +143,10 @@ func (x *index) outcomes(r ref) ([]Outcome, error) {
 		return nil, nil
 	}
 	var os []Outcome
-	if err := eachOutcome(x.db, r, func(o *Outcome) { os = append(os, *o) }); err != nil {
+	if err := x.eachOutcome(r, func(o *Outcome) { os = append(os, *o) }); err != nil {
 		return nil, err
 	}
-	e, err := readEntry(x.db, r)
+	e, err := x.readEntry(r)
 	if err != nil || e == nil {
 		return os, err
 	}
@@ -161,13 +161,13 @@ func (x *index) outcomes(r ref) ([]Outcome, error) {
 }
 
 // eachOutcome visits the committed outcomes of a delivery by seq.
-func eachOutcome(db pebble.Reader, r ref, visit func(*Outcome)) error {
-	it, err := db.NewIter(&pebble.IterOptions{LowerBound: outcomeKey(nil, r, 0), UpperBound: outcomeKey(nil, r+1, 0)})
+func (x *index) eachOutcome(r ref, visit func(*Outcome)) error {
+	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: outcomeKey(nil, r, 0), UpperBound: outcomeKey(nil, r+1, 0)})
 	if err != nil {
 		return fmt.Errorf("read outcomes of seq=%d: %w", r.seq(), err)
 	}
 	for ok := it.First(); ok; ok = it.Next() {
-		o, err := decodeOutcome(it.Value())
+		o, err := x.codec.decodeOutcome(it.Value())
 		if err != nil {
 			return errors.Join(fmt.Errorf("read outcome of seq=%d: %w", r.seq(), err), it.Close())
 		}
@@ -182,16 +182,16 @@ func eachOutcome(db pebble.Reader, r ref, visit func(*Outcome)) error {
 }
 
 // readEntry gives the committed row of a delivery, nil when there is none.
-func readEntry(db pebble.Reader, r ref) (*entry, error) {
-	at, found, err := receivedAt(db, r)
+func (x *index) readEntry(r ref) (*entry, error) {
+	at, found, err := receivedAt(x.db, r)
 	if err != nil || !found {
 		return nil, err
 	}
-	return readRow(db, makeOrder(time.Unix(0, at), r))
+	return x.readRow(makeOrder(time.Unix(0, at), r))
 }
 
-func readRow(db pebble.Reader, o order) (*entry, error) {
-	b, closer, err := db.Get(rowKey(nil, o))
+func (x *index) readRow(o order) (*entry, error) {
+	b, closer, err := x.db.Get(rowKey(nil, o))
 	if errors.Is(err, pebble.ErrNotFound) {
 		return nil, nil
 	}
@@ -199,7 +199,7 @@ func readRow(db pebble.Reader, o order) (*entry, error) {
 		return nil, fmt.Errorf("read row of seq=%d: %w", o.ref().seq(), err)
 	}
 	defer closer.Close()
-	e, err := decodeEntry(b)
+	e, err := x.codec.decodeRow(b)
 	if err != nil {
 		return nil, fmt.Errorf("read row of seq=%d: %w", o.ref().seq(), err)
 	}
@@ -312,10 +312,10 @@ func (s *scan) rows(ctx context.Context, lower, upper []byte) error {
 		v := it.Value()
 		// The encoded row holds the columns' bytes: most rows are dismissed undecoded.
 		// The outcome's and the verdict's words are not all in there, so they are tried after.
-		if s.needle != "" && !containsFold(v, s.needle) && !outcomeWord(s.needle) {
+		if s.needle != "" && s.x.codec == nil && !containsFold(v, s.needle) && !outcomeWord(s.needle) {
 			continue
 		}
-		e, err := decodeEntry(v)
+		e, err := s.x.codec.decodeRow(v)
 		if err != nil {
 			return errors.Join(fmt.Errorf("row of seq=%d: %w", o.ref().seq(), err), it.Close())
 		}

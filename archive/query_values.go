@@ -84,8 +84,8 @@ func (s *scan) open(ctx context.Context, vs []fieldValue, lower, upper []byte) (
 	}
 	lists := make([]postings, 0, len(vs))
 	for _, v := range vs {
-		k := valueKey{v.field, fnv64(v.value)}
-		if k.single() {
+		k := s.x.codec.valueKey(v.field, v.value)
+		if k.single {
 			prefix := k.prefix(nil)
 			it, err := iterate(&pebble.IterOptions{LowerBound: append(bytes.Clone(prefix), lower...), UpperBound: append(prefix, upper...)})
 			if err != nil {
@@ -224,7 +224,7 @@ func (s *scan) fetch(o order) (full bool, err error) {
 	if s.x.forgotten(o.ref()) {
 		return false, nil
 	}
-	e, err := readRow(s.x.db, o)
+	e, err := s.x.readRow(o)
 	if err != nil || e == nil {
 		return false, err
 	}

@@ -258,7 +258,7 @@ func guessTag(f io.ReaderAt, size int64, packed bool) (tag, bool) {
 	t := tagOf(head)
 	sc := &scanner{src: f, tag: t, off: segmentHead, end: size, packed: packed}
 	fr, why, err := sc.frameAt(segmentHead)
-	return t, err == nil && why == "" && fr.size > 0 && (fr.typ == typeBlock) == packed
+	return t, err == nil && why == "" && fr.size > 0 && fr.typ.packed() == packed
 }
 
 // chain sets where each segment but the newest ends, and finds what is missing.

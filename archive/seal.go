@@ -84,7 +84,7 @@ func (s *sealer) aead(salt uint64, name keyName) cipher.AEAD {
 		// Whoever appends has made sure of it. In the clear it must not be written.
 		panic(fmt.Sprintf("BUG: source %q has no key for %s", name.source, monthText(name.month)))
 	}
-	a, err := k.derive(salt)
+	a, err := k.derive(salt, sealLabel)
 	if err != nil {
 		panic("BUG: a key of the right size is refused: " + err.Error())
 	}
@@ -105,7 +105,7 @@ func (p *payloadReader) unseal(f *frame, source string, ns int64) error {
 	if p.keys == nil {
 		return errLocked
 	}
-	a, err := p.keys.aead(openName{keyName{source, monthOf(ns)}, salt})
+	a, err := p.keys.aead(openName{keyName{source, monthOf(ns)}, salt, sealLabel})
 	if err != nil {
 		return err
 	}

@@ -462,7 +462,9 @@ func TestSealedFlips(t *testing.T) {
 	secondLook = 0
 	defer func() { secondLook = saved }()
 	dir := t.TempDir()
-	a := mustOpen(t, dir, sealedOptions())
+	o := sealedOptions()
+	o.NoPack = true // the bits of packed ones: TestPackedSealedFlips
+	a := mustOpen(t, dir, o)
 	all := sealFill(t, a, 0, 80)
 	_ = a.Close()
 	rng := seeded(t)
@@ -653,3 +655,7 @@ func TestSealedAppendAllocatesNothing(t *testing.T) {
 		t.Fatalf("append allocates %.1f times", n)
 	}
 }
+
+func crc(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
+
+func le32(v uint32) []byte { return binary.LittleEndian.AppendUint32(nil, v) }

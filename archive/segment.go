@@ -48,7 +48,9 @@ import (
 //
 // Some time after it was sealed a segment is compressed: format version 2, see pack.go.
 // When it is due and something in it still waits, it is thinned (thin.go), and where the
-// archive is encrypted its records are sealed (seal.go): format version 3. A file has the lowest version that says what it is.
+// archive is encrypted its records are sealed (seal.go): format version 3. One with sealed
+// records that was compressed: format version 4, see pack_sealed.go. A file has the lowest
+// version that says what it is.
 const (
 	segmentMagic   = "PENSTOCK"
 	segmentVersion = 1
@@ -118,6 +120,9 @@ func (h *segmentHeader) block() []byte {
 		le.PutUint32(b[112:], h.thin.digest)
 		le.PutUint32(b[116:], h.thin.deliveries)
 	}
+	if h.sealed && h.pack.size > 0 {
+		le.PutUint16(b[8:], sealedPackVersion)
+	}
 	le.PutUint64(b[16:], h.tag.number)
 	le.PutUint64(b[24:], h.tag.salt)
 	le.PutUint64(b[32:], h.archive)
@@ -142,9 +147,9 @@ func parseHeader(b []byte) (segmentHeader, error) {
 		return segmentHeader{}, errors.New("the checksum of its header does not match")
 	}
 	v := le.Uint16(b[8:])
-	if v < segmentVersion || v > thinnedVersion || v > segmentVersion && b[10] == logCursors {
-		return segmentHeader{}, fmt.Errorf("%w %d, this program reads %d and, of packed and of thinned or sealed segments, %d and %d",
-			errVersion, v, segmentVersion, packedVersion, thinnedVersion)
+	if v < segmentVersion || v > sealedPackVersion || v > segmentVersion && b[10] == logCursors {
+		return segmentHeader{}, fmt.Errorf("%w %d, this program reads %d and, of packed, of thinned or sealed, and of packed sealed segments, %d, %d and %d",
+			errVersion, v, segmentVersion, packedVersion, thinnedVersion, sealedPackVersion)
 	}
 	if first := le.Uint64(b[40:]); first == 0 || first > maxSeq {
 		return segmentHeader{}, fmt.Errorf("its header says that it begins with seq=%d", first)
@@ -163,7 +168,7 @@ func parseHeader(b []byte) (segmentHeader, error) {
 		},
 		syncedTo: int64(le.Uint32(b[84:])),
 	}
-	if v == packedVersion || v == thinnedVersion && le.Uint64(b[88:]) != 0 {
+	if v == packedVersion || v == sealedPackVersion || v == thinnedVersion && le.Uint64(b[88:]) != 0 {
 		h.pack = packing{size: int64(le.Uint64(b[88:])), table: int64(le.Uint64(b[96:]))}
 		if h.pack.size <= segmentHead || h.pack.size > math.MaxUint32 {
 			return segmentHeader{}, fmt.Errorf("its header says that it had %d bytes before it was packed", h.pack.size)
