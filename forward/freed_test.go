@@ -144,3 +144,40 @@ func TestReleaseHeldBlocked(t *testing.T) {
 	r.wantSays(ds[2], "0/1 held webhooks.s (paused)", "0/1 published webhooks.s ()")
 	r.stop()
 }
+
+// TestReleaseHeldAgain: asked twice before the first is published, it goes out once and
+// has one outcome more, not a second that calls it a duplicate of itself.
+func TestReleaseHeldAgain(t *testing.T) {
+	r := newRig(t, nil)
+	r.start()
+	ds := r.held(3, 1)
+	r.k.set(func() { r.k.blocked["webhooks.s"] = "missing" })
+	for range 3 {
+		if err := r.p.ReleaseHeld(ds[1].ID, "ops"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.until("the core has read all three", func() bool {
+		seen := make(chan uint64)
+		r.p.control <- func(c *core) { seen <- c.read }
+		return <-seen >= r.a.Synced()
+	})
+	r.k.set(func() { delete(r.k.blocked, "webhooks.s") })
+	r.until("it is published", func() bool { return r.p.Unpublished() == 2 })
+	if err := r.p.Resume("s"); err != nil {
+		t.Fatal(err)
+	}
+	r.drained()
+	r.until("nothing is on its way", func() bool {
+		idle := make(chan bool)
+		r.p.control <- func(c *core) { idle <- c.works == 0 && c.flight == 0 && len(c.outbox) == 0 }
+		return <-idle
+	})
+	for id, n := range ids(r.k.all()) {
+		if n != 1 {
+			t.Errorf("%s is in kafka %d times", id, n)
+		}
+	}
+	r.wantSays(ds[1], "0/1 held webhooks.s (paused)", "0/1 published webhooks.s ()")
+	r.stop()
+}

@@ -142,7 +142,7 @@ func (r *run) inject(length time.Duration, rng *rand.Rand, only *regexp.Regexp) 
 			rng.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] })
 		}
 		fs := deck[:1]
-		if deck[1].victim != deck[0].victim && rng.IntN(2) == 0 {
+		if !deck[1].clash(deck[0]) && rng.IntN(2) == 0 {
 			fs = deck[:2]
 		}
 		deck = deck[len(fs):]
@@ -264,5 +264,6 @@ func (r *run) table(seed uint64, c *verdict, drained time.Duration) {
 	fmt.Fprintf(&b, "| %d | %d | %d | %d | %d | %d | %.2f / %.2f |\n", seed, injected, r.load.requests, r.load.acks, c.lost, c.repeats, all[len(all)/2].Seconds(), all[len(all)-1].Seconds())
 	fmt.Fprintf(&b, "\n%d deliveries of %d entities, %d events in Kafka, %d forged, %d not sent for want of room, slowest answer %.2f s, drained in %.1f s",
 		len(r.load.log), r.load.entities, c.events, r.load.forged, r.load.shed, r.load.slowest.Seconds(), drained.Seconds())
+	fmt.Fprintf(&b, "\nkills: %d of the gateway, %d of Redis, %d of Kafka", r.g.kills, r.sv.kills["redis"], r.sv.kills["kafka"])
 	r.t.Log(b.String())
 }

@@ -56,10 +56,11 @@ type gateway struct {
 	log            *os.File
 	client         *http.Client
 
-	mu     sync.Mutex // protects cmd, ended, wanted
+	mu     sync.Mutex // protects cmd, ended, wanted, kills
 	cmd    *exec.Cmd
 	ended  chan error // what Wait said
 	wanted bool       // somebody ended it on purpose
+	kills  int        // how often it was killed
 }
 
 func newGateway(t *testing.T, archive string) *gateway {
@@ -155,6 +156,9 @@ func (g *gateway) kill() error {
 	g.mu.Lock()
 	cmd, ended := g.cmd, g.ended
 	g.cmd = nil
+	if cmd != nil {
+		g.kills++
+	}
 	g.mu.Unlock()
 	if cmd == nil {
 		return nil

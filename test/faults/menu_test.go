@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -13,7 +14,7 @@ import (
 // fault breaks something, leaves it broken for a while, and heals it.
 type fault struct {
 	name   string
-	victim string // two faults of one victim are never at work at once
+	victim string // one word or more; two faults that share one are never at work at once
 	often  int    // cards in the deck
 	run    func(r *run, rng *rand.Rand) error
 }
@@ -142,6 +143,13 @@ var menu = []fault{
 		return through(r.kafka, rng, 50, 2500, mode{refuse: true})
 	}},
 
+	{"gateway kill -9, kafka never got its batches", "gateway kafka", 2, func(r *run, rng *rand.Rand) error {
+		return r.killedUnanswered(rng, mode{mute: 0.3})
+	}},
+	{"gateway kill -9, it never got kafka's acks", "gateway kafka", 2, func(r *run, rng *rand.Rand) error {
+		return r.killedUnanswered(rng, mode{lose: 1})
+	}},
+
 	{"clients slow, lost, rude", "clients", 3, func(r *run, rng *rand.Rand) error {
 		var wg sync.WaitGroup
 		for range 20 + rng.IntN(40) {
@@ -151,6 +159,30 @@ var menu = []fault{
 		wg.Wait()
 		return nil
 	}},
+}
+
+// clash says whether two faults have a victim in common.
+func (f fault) clash(with fault) bool {
+	for _, v := range strings.Fields(f.victim) {
+		if slices.Contains(strings.Fields(with.victim), v) {
+			return true
+		}
+	}
+	return false
+}
+
+// killedUnanswered kills the gateway while batches are sent and none is acknowledged to
+// it: whatever it wrote down before an ack is wrong now.
+func (r *run) killedUnanswered(rng *rand.Rand, m mode) error {
+	r.kafka.set(m)
+	pause(rng, 100, 900) // longer than it takes to write an outcome
+	err := r.g.kill()
+	r.kafka.set(mode{})
+	if err != nil {
+		return err
+	}
+	pause(rng, 0, 200)
+	return r.g.start()
 }
 
 // frozen stops a process, and lets it go on whatever happens.

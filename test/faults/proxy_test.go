@@ -37,6 +37,7 @@ type mode struct {
 	skip   float64       // share that is swallowed and the connection goes on: all that follow are shifted
 	swap   bool          // neighbours change places
 	refuse bool          // every connection is cut, new ones too
+	mute   float64       // Kafka: share of produce requests that are swallowed and never get there
 }
 
 func newProxy(t *testing.T, target string, rng *rand.Rand, speak func(*proxy, net.Conn, net.Conn)) *proxy {
@@ -111,6 +112,16 @@ func (px *proxy) relay(c net.Conn) {
 	if px.hold(up) {
 		px.speak(px, c, up)
 	}
+}
+
+func (px *proxy) mutes() bool {
+	px.mu.Lock()
+	defer px.mu.Unlock()
+	if px.rng.Float64() >= px.mode.mute {
+		return false
+	}
+	px.hits++
+	return true
 }
 
 var errCut = errors.New("the proxy cuts here")
@@ -225,6 +236,9 @@ func speakKafka(px *proxy, client, server net.Conn) {
 			f, err := readFrame(in)
 			if err != nil || len(f) < 12 {
 				return
+			}
+			if binary.BigEndian.Uint16(f[4:]) == apiProduce && px.mutes() {
+				continue
 			}
 			mu.Lock()
 			asked[binary.BigEndian.Uint32(f[8:])] = binary.BigEndian.Uint16(f[4:])

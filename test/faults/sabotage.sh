@@ -43,4 +43,6 @@ try cursor-early forward/commit.go \
 	'cur := cursor{Seq: c.read}' 'cur := cursor{Seq: c.read}; return cur' 'gateway kill|kafka (SIGSTOP|acks|connections)'
 try no-intent forward/kafka_send.go \
 	'if !pt.keep(ctx, it, nil) {' 'if ctx.Err() != nil {' 'gateway kill|kafka (SIGSTOP|acks)'
+try outcome-early forward/kafka_send.go \
+	'res := f.fly(ctx)' 'at := pt.next; pt.ack(it, group, result{base: at}); pt.next = at; res := f.fly(ctx)' 'never got'
 exit $failed

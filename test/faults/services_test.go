@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -17,6 +18,9 @@ import (
 type services struct {
 	run          string // services.sh keeps data, ports and pid files here
 	redis, kafka string // addresses
+
+	mu    sync.Mutex     // protects kills
+	kills map[string]int // by service
 }
 
 // required says whether the tests run: real services must be asked for, as for the others.
@@ -34,7 +38,7 @@ func startServices(t *testing.T) *services {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &services{run: dir}
+	s := &services{run: dir, kills: map[string]int{}}
 	t.Cleanup(func() {
 		for _, name := range []string{"redis", "kafka"} {
 			_ = s.signal(name, syscall.SIGCONT)
@@ -88,6 +92,11 @@ func (s *services) do(command string) error {
 	if err := cmd.Run(); err != nil {
 		b, _ := os.ReadFile(log.Name())
 		return fmt.Errorf("services.sh %s: %w\n%s", command, err, b[max(0, len(b)-2000):])
+	}
+	if name, ok := strings.CutSuffix(command, "-kill"); ok {
+		s.mu.Lock()
+		s.kills[name]++
+		s.mu.Unlock()
 	}
 	return nil
 }
