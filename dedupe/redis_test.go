@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -28,6 +29,12 @@ type server struct {
 
 func startRedis(t *testing.T, args ...string) *server {
 	t.Helper()
+	return startServer(t, nil, args...)
+}
+
+// startServer starts redis-server with a configuration file, which must come first, or none.
+func startServer(t *testing.T, first []string, args ...string) *server {
+	t.Helper()
 	bin, err := exec.LookPath("redis-server")
 	if err != nil {
 		if os.Getenv("PENSTOCK_REQUIRE_REAL") == "1" {
@@ -41,7 +48,8 @@ func startRedis(t *testing.T, args ...string) *server {
 	}
 	port := l.Addr().(*net.TCPAddr).Port
 	l.Close()
-	all := append([]string{"--port", fmt.Sprint(port), "--bind", "127.0.0.1", "--save", "", "--dir", t.TempDir()}, args...)
+	all := append(slices.Clone(first), []string{"--port", fmt.Sprint(port), "--bind", "127.0.0.1", "--save", "", "--dir", t.TempDir()}...)
+	all = append(all, args...)
 	s := &server{addr: fmt.Sprintf("127.0.0.1:%d", port), cmd: exec.Command(bin, all...)}
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -175,8 +176,14 @@ func (f fault) clash(with fault) bool {
 // it: whatever it wrote down before an ack is wrong now.
 func (r *run) killedUnanswered(rng *rand.Rand, m mode) error {
 	r.kafka.set(m)
-	pause(rng, 100, 900) // longer than it takes to write an outcome
-	err := r.g.kill()
+	err := eventually(30*time.Second, "some batches go unanswered", func() error {
+		if n := r.kafka.touched(); n < 4 {
+			return fmt.Errorf("%d did", n)
+		}
+		return nil
+	})
+	pause(rng, 100, 900) // an outcome is written in less
+	err = errors.Join(err, r.g.kill())
 	r.kafka.set(mode{})
 	if err != nil {
 		return err

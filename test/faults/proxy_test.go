@@ -57,6 +57,13 @@ func newProxy(t *testing.T, target string, rng *rand.Rand, speak func(*proxy, ne
 
 func (px *proxy) addr() string { return px.ln.Addr().String() }
 
+// touched says how many messages the mode has been at so far.
+func (px *proxy) touched() int {
+	px.mu.Lock()
+	defer px.mu.Unlock()
+	return px.hits
+}
+
 // set changes the mode and says how many answers the last one touched.
 func (px *proxy) set(m mode) int {
 	px.mu.Lock()
