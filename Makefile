@@ -10,7 +10,7 @@ SEED    ?=
 GOLANGCI_VERSION := v2.13.2
 GOLANGCI := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
 
-.PHONY: run build test unit check lint race fuzz bench bench-archive e2e browser kill faults faults-sabotage services services-down clean
+.PHONY: run build test unit check lint race fuzz bench bench-archive e2e browser kill faults faults-brokers faults-sabotage services services-down clean
 
 run: ## everything in one process, nothing to install
 	$(GO) run . dev
@@ -32,6 +32,9 @@ browser: services ## the page in a real Chromium; pictures of it go to test/.run
 
 faults: ## breaks everything by SEED for T (default 30s) under load, with a Redis and a Kafka of its own, and checks what was promised
 	PENSTOCK_FAULTS=$(T) PENSTOCK_SEED=$(SEED) $(GO) test -count=1 -timeout 0 -v -run '^TestFaults$$' ./test/faults
+
+faults-brokers: ## the same on three brokers: leaders move, partitions have no leader or too few copies
+	PENSTOCK_BROKERS=$(T) PENSTOCK_SEED=$(SEED) $(GO) test -count=1 -timeout 0 -v -run '^TestBrokers$$' ./test/faults
 
 faults-sabotage: ## the same on builds that are broken on purpose: each must be found out
 	SEED=$(SEED) test/faults/sabotage.sh

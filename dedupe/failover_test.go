@@ -18,7 +18,9 @@ import (
 // patiently is eventually for what several processes must agree on.
 func patiently(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(90 * time.Second); !f(); time.Sleep(20 * time.Millisecond) {
+	began := time.Now()
+	defer func() { t.Logf("%.1f s until %s", time.Since(began).Seconds(), what) }()
+	for deadline := began.Add(90 * time.Second); !f(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain for: %s", what)
 		}
@@ -68,6 +70,7 @@ func startSentinels(t *testing.T, master *server) (addrs []string) {
 // never got, and the sentinels promote that one. What it lost is unknown to it and no
 // duplicate of anything; what this node delivered its own index knows.
 func TestRealSentinelStaleReplica(t *testing.T) {
+	t.Parallel()
 	master := startRedis(t)
 	px := startProxy(t, master.addr)
 	replica := startRedis(t, "--replicaof", "127.0.0.1", portOf(px.addr))
@@ -159,6 +162,7 @@ func freePort(t *testing.T) string {
 // TestRealClusterFailover: a master of a cluster dies. Until its replica has taken over,
 // whatever cannot be asked is published; then the claims that it kept count again.
 func TestRealClusterFailover(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	masters, replica := startCluster(t)
 	o := &RedisOptions{}

@@ -222,10 +222,11 @@ func (s *store) claimBatch(ctx context.Context, items []item, out []reply) (agai
 		}
 	})
 	if errors.Is(err, errNoAnswer) {
+		s.relearn()
 		s.failed(err)
 		return false
 	}
-	failed := 0
+	failed, away := 0, false
 	var last error
 	for i, c := range cmds {
 		val, err := c.Text()
@@ -239,16 +240,29 @@ func (s *store) claimBatch(ctx context.Context, items []item, out []reply) (agai
 			}
 			failed, last = failed+1, err
 			s.met.errors.WithLabelValues(class(err)).Inc()
+			away = away || class(err) == "network" || class(err) == "timeout"
 		default:
 			if out[i] = s.judge(keys[i], val); out[i].state == replyUnknown {
 				s.met.errors.WithLabelValues("foreign_value").Inc()
 			}
 		}
 	}
+	if away {
+		s.relearn()
+	}
 	if failed == len(cmds) && class(last) != "wrongtype" {
 		s.failed(last)
 	}
 	return false
+}
+
+// relearn lets a cluster's client ask who owns which slots. By itself it does so once a
+// minute, or when it is redirected: of a master that died it would only hear nothing,
+// and go on asking it long after its replica has taken over.
+func (s *store) relearn() {
+	if c, ok := s.client.(*redis.ClusterClient); ok {
+		c.ReloadState(context.Background()) // beside us, one at a time
+	}
 }
 
 // confirm writes confirms and returns those that did not get through.

@@ -12,7 +12,8 @@
 #
 # PENSTOCK_RUN is the directory for data, logs and pid files (default test/.run). A second pair of services for
 # tests that break things: give it another directory; the ports are chosen then.
-# KAFKA_HEAP (default 512m) is the broker's heap.
+# KAFKA_HEAP (default 512m) is the broker's heap. Several brokers are several directories with the same KAFKA_CLUSTER (22 letters) and
+# KAFKA_VOTERS (1@HOST:PORT,2@... of the controllers), each its own KAFKA_NODE; KAFKA_MORE is a line more of configuration.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -124,8 +125,8 @@ kafka_config() {
 	s=$(port kafka-sasl 19094)
 	cat >"$run/kafka.properties" <<-END
 		process.roles=broker,controller
-		node.id=1
-		controller.quorum.voters=1@127.0.0.1:$c
+		node.id=${KAFKA_NODE:-1}
+		controller.quorum.voters=${KAFKA_VOTERS:-1@127.0.0.1:$c}
 		controller.listener.names=CONTROLLER
 		listeners=PLAIN://127.0.0.1:$p,LOGIN://127.0.0.1:$s,CONTROLLER://127.0.0.1:$c
 		advertised.listeners=PLAIN://127.0.0.1:$p,LOGIN://127.0.0.1:$s
@@ -154,6 +155,7 @@ kafka_config() {
 		num.network.threads=2
 		num.io.threads=4
 		controlled.shutdown.enable=true
+		${KAFKA_MORE:-}
 	END
 }
 kafka_start() {
@@ -164,7 +166,7 @@ kafka_start() {
 	if [ ! -f "$run/kafka/meta.properties" ]; then
 		mkdir -p "$run/kafka"
 		JAVA_OPTS=-Xmx128m java_run kafka.tools.StorageTool format --ignore-formatted \
-			-t "$(head -c 16 /dev/urandom | base64 | tr '+/' 'ab' | cut -c1-22)" -c "$run/kafka.properties" \
+			-t "${KAFKA_CLUSTER:-$(head -c 16 /dev/urandom | base64 | tr '+/' 'ab' | cut -c1-22)}" -c "$run/kafka.properties" \
 			--add-scram 'SCRAM-SHA-256=[name=penstock,password=penstock-test-password]' \
 			--add-scram 'SCRAM-SHA-512=[name=penstock,password=penstock-test-password]' \
 			>"$run/kafka-format.log" 2>&1 || { cat "$run/kafka-format.log" >&2; die "cannot format the broker's storage"; }
@@ -235,7 +237,7 @@ redis-stop) lock; stop redis TERM ;;
 redis-kill) lock; stop redis KILL ;;
 redis-start) lock; redis_start 9>&-; redis_wait ;;
 *)
-	sed -n '2,16s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+	sed -n '2,17s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
 	exit 2
 	;;
 esac

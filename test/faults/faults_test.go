@@ -28,6 +28,8 @@ type run struct {
 	load   *load
 	prefix string
 	conf   string
+	menu   []fault
+	copies int // replication of topics
 
 	counts  map[string]*count
 	skipped map[string]bool
@@ -49,9 +51,9 @@ admin:
 archive: {dir: "%s", segment_size: 4MiB}
 dedupe: {window: 8d, redis: {addresses: ["%s"], prefix: "%s"}}
 forward:
-  kafka: {brokers: ["%s"], topic: "%s.{source}", dead_letter_topic: "%s.dead", create_topics: {partitions: 3, replication: 1}, compression: zstd}
+  kafka: {brokers: ["%s"], topic: "%s.{source}", dead_letter_topic: "%s.dead", create_topics: {partitions: 3, replication: %d}, compression: zstd}
 sources:
-`, r.g.ingest, r.g.admin, adminToken, r.g.archive, r.redis.addr(), r.prefix, r.kafka.addr(), r.prefix, r.prefix)
+`, r.g.ingest, r.g.admin, adminToken, r.g.archive, r.redis.addr(), r.prefix, r.bootstrap(), r.prefix, r.prefix, r.copies)
 	for _, s := range r.load.senders {
 		conf := strings.TrimPrefix(strings.ReplaceAll(s.conf, "%MORE%", more), "\n    ")
 		if s.source == paused && strings.HasPrefix(conf, "{") {
@@ -60,6 +62,13 @@ sources:
 		b.WriteString("  - " + conf + "\n")
 	}
 	return b.String()
+}
+
+func (r *run) bootstrap() string {
+	if r.kafka == nil { // several brokers, which name each other
+		return strings.ReplaceAll(r.sv.kafka, ",", `", "`)
+	}
+	return r.kafka.addr()
 }
 
 func env(name string, def uint64) uint64 {
@@ -109,7 +118,7 @@ func TestFaults(t *testing.T) {
 
 func newRun(t *testing.T, seed uint64, length time.Duration, rate int) *run {
 	t.Helper()
-	r := &run{t: t, prefix: fmt.Sprintf("flt%d", seed), counts: map[string]*count{}, skipped: map[string]bool{}}
+	r := &run{t: t, prefix: fmt.Sprintf("flt%d", seed), menu: menu, copies: 1, counts: map[string]*count{}, skipped: map[string]bool{}}
 	r.sv = startServices(t)
 	r.redis = newProxy(t, r.sv.redis, rand.New(rand.NewPCG(seed, 2)), speakRedis)
 	r.kafka = newProxy(t, r.sv.kafka, rand.New(rand.NewPCG(seed, 3)), speakKafka)
@@ -132,7 +141,7 @@ func (r *run) inject(length time.Duration, rng *rand.Rand, only *regexp.Regexp) 
 	var deck []fault
 	for end := time.Now().Add(length); time.Now().Before(end); {
 		if len(deck) < 2 {
-			for _, f := range menu {
+			for _, f := range r.menu {
 				for range f.often {
 					if only.MatchString(f.name) {
 						deck = append(deck, f)
@@ -242,7 +251,7 @@ func (r *run) table(seed uint64, c *verdict, drained time.Duration) {
 	injected := 0
 	all := []time.Duration{}
 	fmt.Fprintf(&b, "\n| fault | times | recovery s, median | worst |\n|---|---|---|---|\n")
-	for _, f := range menu {
+	for _, f := range r.menu {
 		k := r.counts[f.name]
 		if k == nil {
 			continue

@@ -18,6 +18,7 @@ import (
 type services struct {
 	run          string // services.sh keeps data, ports and pid files here
 	redis, kafka string // addresses
+	env          []string
 
 	mu    sync.Mutex     // protects kills
 	kills map[string]int // by service
@@ -81,7 +82,7 @@ func freePort(t *testing.T) string {
 // do runs a command of services.sh on this run's directory.
 func (s *services) do(command string) error {
 	cmd := exec.Command("../services.sh", command)
-	cmd.Env = append(os.Environ(), "PENSTOCK_RUN="+s.run, "KAFKA_HEAP=256m")
+	cmd.Env = append(append(os.Environ(), "PENSTOCK_RUN="+s.run, "KAFKA_HEAP=256m"), s.env...)
 	// A file, no pipe: the services inherit it, and a pipe would be waited for.
 	log, err := os.OpenFile(filepath.Join(s.run, "services.log"), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
 	if err != nil {
