@@ -66,6 +66,14 @@ func newMetrics(r prometheus.Registerer, a *Archive) *metrics {
 		func() float64 { return float64(a.damage.count()) })
 	gauge("penstock_backlog_bytes", "About how many bytes of the log a sink has still to work through.", func() float64 { return float64(a.Backlog()) })
 	gauge("penstock_archive_segments", "Segments of deliveries.", func() float64 { return float64(a.log.count()) })
+	gauge("penstock_archive_pins", "Deliveries that events point to, kept in files of their own beyond retention by size.", func() float64 {
+		n, _ := a.pins.total()
+		return float64(n)
+	})
+	gauge("penstock_archive_pinned_bytes", "Bytes of those files on disk: retention.size does not bound them, retention.age does.", func() float64 {
+		_, size := a.pins.total()
+		return float64(size)
+	})
 	gauge("penstock_quarantine_bytes", "Bytes of the quarantine's segments on disk.", func() float64 { return float64(a.quarantine.log.bytes.Load()) })
 	gauge("penstock_quarantine_raw_bytes", "Bytes that the quarantine's segments would have without compression.", func() float64 { return float64(a.quarantine.log.raw()) })
 	gauge("penstock_archive_disk_free_bytes", "Bytes that the archive's file system can still take.",

@@ -35,6 +35,17 @@ type pins struct {
 type pin struct {
 	seq   uint64
 	until time.Time
+	size  int64 // of the file
+}
+
+// total is how many deliveries are pinned and what their files take.
+func (p *pins) total() (n int, size int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, at := range p.at {
+		size += at.size
+	}
+	return len(p.at), size
 }
 
 func (p pin) name(id string) string { return fmt.Sprintf("%s.%d.%d", id, p.seq, p.until.Unix()) }
@@ -61,7 +72,12 @@ func openPins(fsys FS, dir string, keys *Keys) (*pins, error) {
 			continue // nothing of ours
 		}
 		if old, ok := p.at[part[0]]; !ok || old.until.Unix() < until {
-			p.at[part[0]] = pin{seq, time.Unix(until, 0)}
+			at := pin{seq: seq, until: time.Unix(until, 0)}
+			if f, err := fsys.Open(filepath.Join(p.dir, name), false); err == nil {
+				at.size, _ = f.Size() // only shown
+				_ = f.Close()
+			}
+			p.at[part[0]] = at
 		}
 	}
 	return p, nil
@@ -80,9 +96,9 @@ func (a *Archive) Pin(d *Delivery, until time.Time) error {
 	if old, ok := p.at[d.ID]; ok && !old.until.Before(until.Truncate(time.Second)) {
 		return nil
 	}
-	next := pin{d.Seq, until.Truncate(time.Second)}
+	next := pin{seq: d.Seq, until: until.Truncate(time.Second)}
 	b, err := p.encode(d, id)
-	if err == nil {
+	if next.size = int64(len(b)); err == nil {
 		err = p.write(next.name(d.ID), b)
 	}
 	if err != nil {

@@ -37,6 +37,19 @@ func TestPin(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		names, err := os.ReadDir(filepath.Join(dir, pinsDir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want int64
+		for _, e := range names {
+			if info, err := e.Info(); err == nil {
+				want += info.Size()
+			}
+		}
+		if n, size := a.pins.total(); n != 1 || size != want || size < int64(len(pinned.Body)) {
+			t.Errorf("%d pins of %d bytes are counted, want one of %d", n, size, want)
+		}
 		if !bytes.Equal(d.Body, pinned.Body) || d.ID != pinned.ID || d.Seq != pinned.Seq || d.Source != pinned.Source || !bytes.Equal(d.Header, pinned.Header) {
 			t.Errorf("%+v, want %+v", d, pinned)
 		}
@@ -73,6 +86,9 @@ func TestPin(t *testing.T) {
 	}
 	if names, _ := os.ReadDir(filepath.Join(dir, pinsDir)); len(names) != 0 {
 		t.Errorf("%d files stay", len(names))
+	}
+	if n, size := a.pins.total(); n != 0 || size != 0 {
+		t.Errorf("%d pins of %d bytes are counted after the last has gone", n, size)
 	}
 	if err := a.Pin(&Delivery{ID: "../x"}, until); err == nil {
 		t.Error("an id that is none was pinned")

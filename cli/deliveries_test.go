@@ -204,6 +204,16 @@ func TestDeliveriesReplay(t *testing.T) {
 	}
 	w.want(exitUsage, "a filter must be given", "deliveries", "replay", "--admin", f.URL)
 	w.want(exitUsage, "or give filters", "deliveries", "replay", "01A", "--source", "x", "--admin", f.URL)
+	w.want(exitUsage, "a filter must be given", "deliveries", "replay", "--sink", "http", "--admin", f.URL)
+	w.want(exitUsage, "--sink is kafka or http", "deliveries", "replay", "01A", "--sink", "pulsar", "--admin", f.URL)
+	w.want(exitOK, "job J1: queued", "deliveries", "replay", "01A", "--sink", "http", "--admin", f.URL)
+	if f.last() != "POST /api/v1/deliveries/01A/replay?sink=http" {
+		t.Errorf("asked %s", f.last())
+	}
+	w.want(exitOK, "job J2: running", "deliveries", "replay", "--source", "stripe", "--sink", "kafka", "--admin", f.URL)
+	if f.last() != "POST /api/v1/replays?sink=kafka&source=stripe" {
+		t.Errorf("asked %s", f.last())
+	}
 	// A job with failures is exit code 1.
 	w.want(exitFound, "job J2: done, 2 done, 0 skipped, 1 failed", "deliveries", "replay", "--source", "stripe", "--wait", "--admin", f.URL)
 }

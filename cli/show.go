@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"sort"
@@ -167,22 +168,29 @@ func replayCommand() *command {
 A replay publishes the same event id and key to the same topic, marked with the job's id;
 consumers that dedupe on ce_id and ce_replay take it once. A dead letter is driven again when
 it is named, or asked for by --outcome dead: once its cause is cured it counts as published.
-Without an ID at least one
-filter must be given.`,
+Without an ID at least one filter must be given. With Kafka and HTTP targets, one of them gets
+it again: Kafka, unless --sink says http.`,
 		setup: func(a *app, fs *flag.FlagSet) func(context.Context, []string) int {
 			client, query := adminFlags(a, fs), filters(fs)
 			wait := fs.Bool("wait", false, "wait until the job is done")
+			sink := fs.String("sink", "", "`SINK` that gets it again: kafka or http (default kafka; http where that is the only one)")
 			asJSON := fs.Bool("json", false, "print JSON")
 			return func(ctx context.Context, args []string) int {
-				q := query()
+				q, to := query(), url.Values{}
+				if *sink != "" {
+					to.Set("sink", *sink)
+				}
 				switch {
+				case *sink != "" && *sink != "kafka" && *sink != "http":
+					return a.usageError("deliveries replay", "--sink is kafka or http")
 				case len(args) > 1 || len(args) == 1 && len(q) > 0:
 					return a.usageError("deliveries replay", "name one delivery, or give filters")
 				case len(args) == 0 && len(q) == 0:
 					return a.usageError("deliveries replay", "without an ID a filter must be given")
 				case len(args) == 1:
-					return a.replay(ctx, client(), "/api/v1/deliveries/"+url.PathEscape(args[0])+"/replay", nil, *wait, *asJSON)
+					return a.replay(ctx, client(), "/api/v1/deliveries/"+url.PathEscape(args[0])+"/replay", to, *wait, *asJSON)
 				}
+				maps.Copy(q, to)
 				return a.replay(ctx, client(), "/api/v1/replays", q, *wait, *asJSON)
 			}
 		}}
