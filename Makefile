@@ -5,12 +5,13 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X penstock/cli.Version=$(VERSION)
 T       ?= 30s
 SEED    ?=
+RATE    ?=
 
 # The linter is built once from the module proxy, outside go.mod, so that its dependencies stay its own.
 GOLANGCI_VERSION := v2.13.2
 GOLANGCI := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
 
-.PHONY: run build test unit check lint race fuzz bench bench-archive e2e browser kill faults faults-brokers faults-sabotage services services-down clean
+.PHONY: run build test unit check lint race fuzz bench bench-archive e2e browser kill faults faults-brokers away ack-redis-dead faults-sabotage services services-down clean
 
 run: ## everything in one process, nothing to install
 	$(GO) run . dev
@@ -35,6 +36,12 @@ faults: ## breaks everything by SEED for T (default 30s) under load, with a Redi
 
 faults-brokers: ## the same on three brokers: leaders move, partitions have no leader or too few copies
 	PENSTOCK_BROKERS=$(T) PENSTOCK_SEED=$(SEED) $(GO) test -count=1 -timeout 0 -v -run '^TestBrokers$$' ./test/faults
+
+away: ## Kafka away for T at RATE deliveries a second (T=10m RATE=2000): all acked, how fast it drains, the most memory
+	PENSTOCK_AWAY=$(T) PENSTOCK_FAULTS_RATE=$(RATE) $(GO) test -count=1 -timeout 0 -v -run '^TestKafkaAway$$' ./test/faults
+
+ack-redis-dead: ## p99 of answers with a healthy and a dead Redis, five interleaved rounds of T
+	PENSTOCK_ACK_ROUND=$(T) PENSTOCK_FAULTS_RATE=$(RATE) $(GO) test -count=1 -timeout 0 -v -run '^TestAckRedisDead$$' ./test/faults
 
 faults-sabotage: ## the same on builds that are broken on purpose: each must be found out
 	SEED=$(SEED) test/faults/sabotage.sh

@@ -91,3 +91,29 @@ func checkArrows(t *testing.T, name string, imports []string) {
 		}
 	}
 }
+
+// TestAckPathHasNoRedis: what answers a delivery is ingest with the packages below it. None
+// of them knows Redis, Kafka, or the packages that talk to them, so no call of either can
+// be reached before the answer, but through what ack.go hands in for sources that ask to be
+// answered after publication.
+func TestAckPathHasNoRedis(t *testing.T) {
+	below := func(pkg string) []string {
+		out, err := exec.Command("go", "list", "-deps", pkg).Output()
+		if err != nil {
+			t.Fatalf("go list -deps %s: %v", pkg, err)
+		}
+		return strings.Fields(string(out))
+	}
+	far := []string{"github.com/redis/go-redis/v9", "github.com/segmentio/kafka-go", "penstock/dedupe", "penstock/forward"}
+	whole, ack := below("penstock"), below("penstock/ingest")
+	for _, p := range far {
+		if !slices.Contains(whole, p) && !slices.ContainsFunc(whole, func(q string) bool { return strings.HasPrefix(q, p+"/") }) {
+			t.Errorf("the program does not use %s: this test looks for the wrong name", p)
+		}
+		for _, q := range ack {
+			if q == p || strings.HasPrefix(q, p+"/") {
+				t.Errorf("the ack path can reach %s", q)
+			}
+		}
+	}
+}

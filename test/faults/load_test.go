@@ -55,6 +55,8 @@ type load struct {
 	shed     int // no room: not sent
 	slowest  time.Duration
 	wrong    []string
+	timing   bool
+	took     []time.Duration // of 2xx answers, while timing
 }
 
 const (
@@ -167,6 +169,9 @@ func (l *load) send(t *told) {
 		l.slowest = max(l.slowest, took)
 	}
 	if a.status/100 == 2 {
+		if l.timing {
+			l.took = append(l.took, took)
+		}
 		l.taken(t, a)
 		return
 	}
