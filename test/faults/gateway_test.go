@@ -206,6 +206,26 @@ func (g *gateway) metric(name string) (float64, error) {
 	return 0, fmt.Errorf("no metric %s", name)
 }
 
+// state is what the gateway says of its back half: for whoever asks why nothing flows.
+func (g *gateway) state() string {
+	resp, err := g.client.Get("http://" + g.admin + "/metrics")
+	if err != nil {
+		return err.Error()
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err.Error()
+	}
+	var out strings.Builder
+	for line := range strings.Lines(string(b)) {
+		if strings.HasPrefix(line, "penstock_") && !strings.Contains(line, "_bucket") && !strings.HasSuffix(line, " 0\n") {
+			out.WriteString(line)
+		}
+	}
+	return out.String()
+}
+
 // fatal is an error that waiting does not cure.
 type fatal struct{ error }
 
