@@ -28,6 +28,7 @@ func (c *core) behindKey(ev *parcel) bool {
 		q.hung = slices.Delete(q.hung, i, i+1)
 	}
 	c.bytes -= ev.unload()
+	ev.arrived(false)
 	q.rest = append(q.rest, ev)
 	c.letGo(ev)
 	return true
@@ -193,9 +194,11 @@ func (c *core) conflict(ev *parcel, a *Answer) {
 	}
 }
 
-// hang makes an event one that its key waits for.
+// hang makes an event one that its key waits for. It gives its place on the way out of a
+// gate to another: what it waits for may stand behind that gate, and would wait for it.
 func (c *core) hang(ev *parcel) {
 	c.bytes -= ev.unload()
+	ev.arrived(false)
 	if ev.replay != nil {
 		return
 	}

@@ -34,7 +34,7 @@ type gate struct {
 	tries  int
 	pend   []*parcel // by order; no outcome in the log, or one that says held (redriven)
 	list   seqList   // held, outcome in the log or on its way
-	flying int       // events taken out of it that are not acked or back yet
+	flying int       // events taken out of it that are on their way: not acked, back, or waiting
 }
 
 func (g *gate) empty() bool { return len(g.pend) == 0 && g.list.n == 0 }
@@ -81,26 +81,46 @@ func (c *core) gateOf(ev *parcel) *gate {
 	if ev.replay != nil {
 		return c.topicGate(ev)
 	}
-	if g := c.gates[gateKey{gateSource, ev.source.name, -1}]; g != nil && ev.pass != g && !ev.freed {
-		if g.closed || !g.empty() {
-			return g
-		}
+	if g := c.gates[gateKey{gateSource, ev.source.name, -1}]; g != nil && !ev.freed && g.stops(ev) {
+		return g
 	}
 	return c.topicGate(ev)
+}
+
+// stops says whether the event has to wait here: the gate is shut, or an older event waits
+// in it. That may have come back while this one, let out already, waited for its twin or
+// for Redis; so having been let out is no reason to overtake it.
+func (g *gate) stops(ev *parcel) bool {
+	if g.closed && ev.pass != g {
+		return true
+	}
+	first, ok := g.oldest()
+	return ok && first < ev.order
+}
+
+// oldest is the order of what is let out next.
+func (g *gate) oldest() (order uint64, ok bool) {
+	if r, held := g.list.peek(); held {
+		order, ok = place(r.seq, r.item), true
+	}
+	if len(g.pend) > 0 && (!ok || g.pend[0].order < order) {
+		order, ok = g.pend[0].order, true
+	}
+	return order, ok
 }
 
 func (c *core) topicGate(ev *parcel) *gate {
 	if c.topicGates[ev.topic] == 0 || ev.topic == "" {
 		return nil
 	}
-	if g := c.gates[gateKey{gateTopic, ev.topic, -1}]; g != nil && ev.pass != g && (g.closed || !g.empty()) {
+	if g := c.gates[gateKey{gateTopic, ev.topic, -1}]; g != nil && g.stops(ev) {
 		return g
 	}
 	part := c.p.sink.PartitionOf(ev.topic, ev.key)
 	if part < 0 {
 		return nil
 	}
-	if g := c.gates[gateKey{gateTopic, ev.topic, part}]; g != nil && ev.pass != g && (g.closed || !g.empty()) {
+	if g := c.gates[gateKey{gateTopic, ev.topic, part}]; g != nil && g.stops(ev) {
 		return g
 	}
 	return nil
@@ -237,7 +257,7 @@ func (c *core) drain(g *gate) {
 	if !g.since.IsZero() {
 		most = drainFirst
 	}
-	for g.flying < most && !g.closed && !g.empty() && c.room() {
+	for g.flying < most && !g.closed && !g.empty() && c.room() && (len(g.pend) > 0 || c.works < c.p.o.MaxEvents) {
 		if g.key.partition >= 0 && c.wholeTopicWaits(g.key.name) {
 			return
 		}
@@ -301,7 +321,7 @@ func (c *core) wholeTopicWaits(topic string) bool {
 
 // takeFrom takes the oldest out of a gate; nil when that is done already.
 func (c *core) takeFrom(g *gate) *parcel {
-	if len(g.pend) > 0 {
+	if first, _ := g.oldest(); len(g.pend) > 0 && g.pend[0].order == first {
 		ev := g.pend[0]
 		g.pend = g.pend[1:]
 		return ev

@@ -1,7 +1,9 @@
 package forward
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -158,7 +160,11 @@ func TestSeqList(t *testing.T) {
 		l.push(r)
 		want = append(want, r)
 	}
+	slices.SortFunc(want, func(a, b ref) int { return cmp.Or(cmp.Compare(a.seq, b.seq), cmp.Compare(a.item, b.item)) })
 	for i, w := range want {
+		if i%1000 == 0 && !l.has(w) {
+			t.Fatalf("%+v is not in it", w)
+		}
 		if i%777 == 0 {
 			if low := l.lowest(); low > w.seq || low == 0 {
 				t.Fatalf("lowest is %d, and %d is in it", low, w.seq)
