@@ -126,6 +126,12 @@ type Sources interface {
 	Release(ctx context.Context, id, by string) error
 }
 
+// Eraser destroys the key of what a source sent in a month; what *archive.Archive does. The
+// time is when that was done before.
+type Eraser interface {
+	EraseKey(source, month string) (before time.Time, err error)
+}
+
 // Health is what /readyz answers from.
 type Health struct {
 	Unready  error    // a delivery could not be taken now, and why; nil = ready
@@ -145,6 +151,7 @@ type Options struct {
 	Explainer  Explainer
 	Sources    Sources
 	Tenants    Tenants
+	Eraser     Eraser
 	Reader     Reader
 	Helper     Helper
 	State      func(ctx context.Context) State             // for the page; nil = nothing is known

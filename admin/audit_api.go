@@ -28,6 +28,7 @@ var actionOf = map[string]string{
 	"DELETE /api/v1/sources/{name}/tenants/{id}": "tenant.delete",
 	"GET /api/v1/sources/{name}/captured":        "captured.read",
 	"DELETE /api/v1/sources/{name}/captured":     "captured.clear",
+	"DELETE /api/v1/sources/{name}/keys/{month}": "key.erase",
 	"POST /api/v1/reload":                        "reload",
 	"POST /api/v1/deliveries/{id}/release":       "release",
 	"POST /deliveries/{id}/reverify":             "reverify",

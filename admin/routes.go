@@ -72,6 +72,7 @@ func (s *Server) table() []route {
 		{method: "DELETE", path: "/api/v1/sources/{name}/tenants/{id}", who: operators, serve: s.deleteTenant, change: true},
 		{method: "GET", path: "/api/v1/sources/{name}/captured", who: operators, serve: s.captured, change: true},
 		{method: "DELETE", path: "/api/v1/sources/{name}/captured", who: operators, serve: s.clearCaptured, change: true},
+		{method: "DELETE", path: "/api/v1/sources/{name}/keys/{month}", who: operators, serve: s.eraseKey, change: true},
 		{method: "GET", path: "/api/v1/audit", who: operators, serve: s.auditList},
 		{method: "POST", path: "/api/v1/reload", who: operators, serve: s.reload, change: true},
 

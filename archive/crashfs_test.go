@@ -14,7 +14,7 @@ import (
 
 // crashFS is a disk in memory that loses what a power cut may lose: of the writes that
 // no sync covers any sectors, of the directory entries that no SyncDir covers all after
-// some point. It fails operations on demand, and a failed sync behaves as Linux does:
+// some point, or any of them: nothing promises that they reach the disk in order. It fails operations on demand, and a failed sync behaves as Linux does:
 // the pages count as clean afterwards, the reader still sees them, the disk has some.
 type crashFS struct {
 	mu      sync.Mutex
@@ -226,17 +226,36 @@ func (c *crashFS) commitEntries(dir string, n int) {
 		n++ // the second half of a rename
 	}
 	for _, op := range ops[:n] {
-		name := op.name
-		if name[0] == 0 {
-			name = name[1:]
-		}
-		if op.node == nil {
-			delete(c.durable, name)
-		} else {
-			c.durable[name] = op.node
-		}
+		c.commitEntry(op)
 	}
 	c.pending[dir] = ops[n:]
+}
+
+func (c *crashFS) commitEntry(op dirOp) {
+	name := op.name
+	if name[0] == 0 {
+		name = name[1:]
+	}
+	if op.node == nil {
+		delete(c.durable, name)
+	} else {
+		c.durable[name] = op.node
+	}
+}
+
+// someEntries makes any of a directory's pending entries durable, each for itself; of a
+// rename both names or none.
+func (c *crashFS) someEntries(dir string) {
+	keep := false
+	for _, op := range c.pending[dir] {
+		if op.name[0] != 0 {
+			keep = c.rng.IntN(2) == 0
+		}
+		if keep {
+			c.commitEntry(op)
+		}
+	}
+	c.pending[dir] = nil
 }
 
 type crashLock struct {
@@ -477,6 +496,10 @@ func (c *crashFS) powerCut() *crashFS {
 	}
 	sort.Strings(dirs) // the seed decides, not the map
 	for _, dir := range dirs {
+		if n.rng.IntN(2) == 0 {
+			n.someEntries(dir)
+			continue
+		}
 		n.commitEntries(dir, n.rng.IntN(len(n.pending[dir])+1))
 	}
 	n.pending = map[string][]dirOp{}

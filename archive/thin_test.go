@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -448,7 +449,7 @@ func TestThinCrashes(t *testing.T) {
 	for seed := first; seed < first+uint64(crashes(t, 3)); seed++ {
 		for _, fault := range []error{errCrashed, errInjected} {
 			for n := 1; ; n++ {
-				done, hit, err := thinCrash(base, held, p, c, n, seed, fault)
+				done, hit, err := thinCrash(base, held, p, c, n, seed, fault, false)
 				if err != nil {
 					t.Fatalf("seed %d, operation %d (%s): %v: %v", seed, n, hit, fault, err)
 				}
@@ -468,7 +469,7 @@ func TestThinCrashes(t *testing.T) {
 }
 
 // thinCrash lets one life thin what an earlier one left until its n-th operation fails.
-func thinCrash(base *crashFS, held []*Delivery, p *pumped, c *clock, n int, seed uint64, fault error) (done bool, hit string, err error) {
+func thinCrash(base *crashFS, held []*Delivery, p *pumped, c *clock, n int, seed uint64, fault error, spoil bool) (done bool, hit string, err error) {
 	disk := base.kill()
 	disk.rng = rand.New(rand.NewPCG(seed, uint64(n)))
 	var mu sync.Mutex
@@ -485,6 +486,9 @@ func thinCrash(base *crashFS, held []*Delivery, p *pumped, c *clock, n int, seed
 	}
 	o := Options{FS: disk, NoIndex: true, NoPack: true, SegmentBytes: minSegmentBytes, Now: c.now,
 		Retention: Retention{Age: time.Minute}, Keep: p.keep, Waiting: p.waiting}
+	if spoil {
+		o.FS = &forgetful{crashFS: disk}
+	}
 	a, err := Open(worldDir, o)
 	if err == nil {
 		a.retain()
@@ -519,6 +523,50 @@ func thinCrash(base *crashFS, held []*Delivery, p *pumped, c *clock, n int, seed
 		}
 	}
 	return done, hit, nil
+}
+
+// forgetful does not sync the directory after a thinned segment got its name.
+type forgetful struct {
+	*crashFS
+	renamed atomic.Bool
+}
+
+func (f *forgetful) Rename(from, to string) error {
+	f.renamed.Store(kindOfFile(from) == "thin")
+	return f.crashFS.Rename(from, to)
+}
+
+func (f *forgetful) SyncDir(dir string) error {
+	if f.renamed.Swap(false) {
+		return nil
+	}
+	return f.crashFS.SyncDir(dir)
+}
+
+// TestThinSabotageIsCaught: TestThinCrashes would not pass without the sync of the directory
+// between the new name and the removal of what it replaces.
+func TestThinSabotageIsCaught(t *testing.T) {
+	disk := newCrashFS(rand.New(rand.NewPCG(1, 1)))
+	c, p := newClock(), new(pumped)
+	a := mustOpen(t, worldDir, Options{FS: disk, NoIndex: true, NoPack: true, SegmentBytes: minSegmentBytes, Now: c.now})
+	held, _ := thinFill(t, a, p, c, 120)
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	base := disk.powerCut()
+	for seed := uint64(1); seed < 30; seed++ {
+		for n := 1; seed%3 != 0; n++ { // a kill loses nothing
+			done, hit, err := thinCrash(base, held, p, c, n, seed, errCrashed, true)
+			if err != nil {
+				t.Logf("caught with seed %d at operation %d (%s): %v", seed, n, hit, err)
+				return
+			}
+			if done {
+				break
+			}
+		}
+	}
+	t.Fatal("not caught")
 }
 
 func kindOfFile(name string) string {

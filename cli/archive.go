@@ -2,10 +2,13 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"net/http"
+	"net/url"
 	"os"
 	"time"
 
@@ -59,17 +62,22 @@ the same when it starts.`,
 					return exitOK
 				}
 			}},
-		{name: "erase", args: "DIR", short: "destroy the key of what a source sent in a month, of a stopped gateway", long: `
+		{name: "erase", args: "[DIR]", short: "destroy the key of what a source sent in a month", long: `
+Without DIR a running gateway does it, over its admin API; with DIR it must be stopped.
+
 What that key sealed can then be read by nobody, in no copy of the archive that has the new
 keyring: bodies, headers, ids. The rows stay and say so; their bodies answer 410. The index
-is removed and rebuilt with the next start. Copies of the keyring elsewhere (backups) hold
+is built anew with the next start. Copies of the keyring elsewhere (backups) hold
 the key still: replace them.`,
 			setup: func(a *app, fs *flag.FlagSet) func(context.Context, []string) int {
-				conf := keyFlag(fs)
+				conf, client := keyFlag(fs), adminFlags(a, fs)
 				source, month := fs.String("source", "", "`NAME` of the source"), fs.String("month", "", "`YYYY-MM`, UTC, by the time of receipt; it must be over")
-				return func(_ context.Context, args []string) int {
-					if len(args) != 1 || *source == "" || *month == "" {
-						return a.usageError("archive erase", "name one directory, --source and --month")
+				return func(ctx context.Context, args []string) int {
+					if len(args) > 1 || *source == "" || *month == "" {
+						return a.usageError("archive erase", "name --source and --month, and one directory where the gateway is stopped")
+					}
+					if len(args) == 0 {
+						return a.eraseRunning(ctx, client(), *source, *month)
 					}
 					return a.archiveErase(args[0], *conf, *source, *month)
 				}
@@ -131,14 +139,36 @@ func (a *app) archiveErase(dir, file, source, month string) int {
 		return a.fail(exitUsage, "%v", err)
 	}
 	before, err := archive.EraseKey(dir, *e, source, month)
+	if errors.Is(err, archive.ErrLocked) {
+		err = fmt.Errorf("%w; or leave the directory out, and the running gateway is asked", err)
+	}
 	if err != nil {
 		return a.fail(exitUsage, "%v", err)
 	}
+	return a.tellErased(source, month, before)
+}
+
+// eraseRunning asks a running gateway.
+func (a *app) eraseRunning(ctx context.Context, c *adminClient, source, month string) int {
+	b, err := c.get(ctx, http.MethodDelete, "/api/v1/sources/"+url.PathEscape(source)+"/keys/"+url.PathEscape(month), nil)
+	var answer struct {
+		Before time.Time `json:"before"`
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &answer)
+	}
+	if err != nil {
+		return a.fail(exitUsage, "%v", err)
+	}
+	return a.tellErased(printable(source), printable(month), answer.Before)
+}
+
+func (a *app) tellErased(source, month string, before time.Time) int {
 	if !before.IsZero() {
 		fmt.Fprintf(a.Stdout, "the key of %s for %s was destroyed on %s already\n", source, month, before.Format(time.DateOnly))
 		return exitOK
 	}
-	fmt.Fprintf(a.Stdout, "the key of %s for %s is destroyed; the index is rebuilt with the next start\n", source, month)
+	fmt.Fprintf(a.Stdout, "the key of %s for %s is destroyed; the index is built anew with the next start\n", source, month)
 	return exitOK
 }
 

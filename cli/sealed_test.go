@@ -46,7 +46,7 @@ func TestArchiveSealed(t *testing.T) {
 	w.want(exitOK, "2 deliveries", "archive", "check", dir)
 	w.want(exitOK, body("two"), "archive", "export", dir)
 	w.want(exitOK, "", "archive", "rekey", dir)
-	w.want(exitUsage, "name one directory", "archive", "erase", dir, "--source", "two")
+	w.want(exitUsage, "name --source and --month", "archive", "erase", dir, "--source", "two")
 	w.want(exitUsage, "no key of source", "archive", "erase", dir, "--source", "three", "--month", "2025-05")
 	w.want(exitOK, "is destroyed", "archive", "erase", dir, "--source", "two", "--month", "2025-05")
 	w.want(exitOK, "already", "archive", "erase", dir, "--source", "two", "--month", "2025-05")
