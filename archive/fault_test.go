@@ -17,6 +17,9 @@ import (
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childEnv); dir != "" {
+		if os.Getenv(childIndexes) != "" {
+			childRebuild(dir)
+		}
 		childMain(dir)
 		return
 	}

@@ -96,10 +96,11 @@ type indexOptions struct {
 }
 
 type index struct {
-	dir string
-	log *zap.Logger
-	o   indexOptions
-	tip func() uint64
+	dir  string
+	log  *zap.Logger
+	o    indexOptions
+	tip  func() uint64
+	disk *indexDisk
 
 	codec *codec // nil: nothing is encrypted
 
@@ -120,6 +121,8 @@ type index struct {
 	held atomic.Int64 // bytes of bodies that wait for the extractor
 	stop chan struct{}
 	done chan struct{}
+
+	opened chan struct{} // closed when db is there; at once but on a full disk
 
 	seen   seenFilter
 	loaded chan struct{} // closed when seen is loaded, or loading was stopped
@@ -182,31 +185,34 @@ func openIndex(dir string, o indexOptions) (*index, error) {
 	if o.busyDelay == 0 {
 		o.busyDelay = 400 * time.Millisecond
 	}
-	x := &index{dir: dir, maxScan: maxScan, log: o.Logger, o: o, tip: o.Tip, codec: o.Codec, brokenC: make(chan struct{}), in: make(chan change, 512),
-		stop: make(chan struct{}), done: make(chan struct{}), loaded: make(chan struct{})}
+	disk := newIndexDisk(o.fs, dir, o.Logger)
+	o.fs = disk.fs()
+	x := &index{dir: dir, disk: disk, maxScan: maxScan, log: o.Logger, o: o, tip: o.Tip, codec: o.Codec, brokenC: make(chan struct{}), in: make(chan change, 512),
+		stop: make(chan struct{}), done: make(chan struct{}), loaded: make(chan struct{}), opened: make(chan struct{})}
 	x.metrics = newIndexMetrics(o.Registerer, x)
-	err := x.open()
-	if err != nil {
+	err := x.tryOpen()
+	if err != nil && !diskFull(err) {
 		x.log.Warn("index is rebuilt from the log", zap.String("dir", dir), zap.Error(err))
 		x.metrics.rebuilds.Inc()
 		if err := o.fs.RemoveAll(dir); err != nil {
 			return nil, fmt.Errorf("remove unusable index %s: %w", dir, err)
 		}
-		if err := x.open(); err != nil {
+		if err = x.tryOpen(); err != nil && !diskFull(err) {
 			return nil, fmt.Errorf("open new index %s: %w", dir, err)
 		}
 	}
 	x.subs.log = x.log
-	go x.loadSeen()
-	go x.write()
+	if err != nil {
+		x.log.Error("index cannot be opened on a full disk; searches are refused until it can", zap.String("dir", dir), zap.Error(err))
+		go x.openLater()
+		return x, nil
+	}
+	x.begin()
 	return x, nil
 }
 
 // open opens Pebble and reads format and positions. On an error nothing stays open.
 func (x *index) open() (err error) {
-	if err := x.o.fs.MkdirAll(x.dir, 0o755); err != nil {
-		return fmt.Errorf("make directory %s: %w", x.dir, err)
-	}
 	if _, err := x.o.fs.Stat(x.o.fs.PathJoin(x.dir, rebuildName)); err == nil {
 		return errors.New("it failed while it was in use")
 	}
@@ -324,6 +330,10 @@ func (x *index) reading() (func(), error) {
 		x.mu.RUnlock()
 		return nil, fmt.Errorf("%w: %w", ErrIndex, *p)
 	}
+	if !x.isOpen() {
+		x.mu.RUnlock()
+		return nil, fmt.Errorf("%w: its disk is full", ErrIndex)
+	}
 	return x.mu.RUnlock, nil
 }
 
@@ -351,9 +361,15 @@ func (x *index) diskBytes() float64 {
 // close applies what it was given, flushes and closes. Followers must have ended.
 func (x *index) close() error {
 	close(x.stop)
-	<-x.done
+	x.disk.giveUp()
+	if !x.disk.await(x.done) {
+		return x.leave()
+	}
 	<-x.loaded
 	x.subs.closeAll()
+	if !x.isOpen() {
+		return nil
+	}
 	if x.broken.Load() != nil {
 		x.abandon()
 		return nil
@@ -361,7 +377,7 @@ func (x *index) close() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.closed = true
-	if err := errors.Join(x.db.Flush(), x.db.Close()); err != nil {
+	if err := x.flushAndClose(); err != nil {
 		return fmt.Errorf("close index %s: %w", x.dir, err)
 	}
 	return nil

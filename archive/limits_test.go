@@ -72,6 +72,8 @@ func TestInFlightIsBounded(t *testing.T) {
 	disk := newCrashFS(seeded(t))
 	a := mustOpen(t, worldDir, Options{FS: disk, NoIndex: true, MaxInFlight: 4096, MaxWait: time.Hour})
 	let, entered := make(chan struct{}), make(chan struct{})
+	free := sync.OnceFunc(func() { close(let) })
+	t.Cleanup(free) // before Close, which waits for what is blocked
 	var once sync.Once
 	disk.mu.Lock()
 	disk.block = func(op, name string) {
@@ -97,7 +99,7 @@ func TestInFlightIsBounded(t *testing.T) {
 		}
 		busy++
 	}
-	close(let)
+	free()
 	for range 100 - busy {
 		if err := within(t, "an answer", errs); err != nil && !errors.Is(err, ErrBusy) {
 			t.Fatalf("append within the bound: %v", err)

@@ -288,19 +288,36 @@ func (a *Archive) openIndex() error {
 	// Ready is an index that has what was there at the start; plus one, because an empty
 	// log's 0 is a goal too.
 	x.readyAt.Store(a.Synced() + 1)
-	x.forget(logMain, a.log.first())
-	x.forget(logQuarantine, a.quarantine.log.first())
+	ctx, cancel := context.WithCancel(context.Background())
+	a.unfollow = cancel
+	if x.isOpen() {
+		a.followLogs(ctx)
+		return nil
+	}
+	a.follow.Add(1)
+	go func() {
+		defer a.follow.Done()
+		select {
+		case <-x.opened:
+			a.followLogs(ctx)
+		case <-ctx.Done():
+		}
+	}()
+	return nil
+}
+
+// followLogs lets an index that is open follow both logs.
+func (a *Archive) followLogs(ctx context.Context) {
+	a.index.forget(logMain, a.log.first())
+	a.index.forget(logQuarantine, a.quarantine.log.first())
 	a.runLater(func() {
 		a.catchUpThinned(a.log)
 		a.catchUpThinned(a.quarantine.log)
 	})
-	ctx, cancel := context.WithCancel(context.Background())
-	a.unfollow = cancel
 	for kind, j := range []*journal{a.log, a.quarantine.log} {
 		a.follow.Add(1)
 		go a.followLog(ctx, j, kind)
 	}
-	return nil
 }
 
 func (a *Archive) followLog(ctx context.Context, j *journal, kind int) {

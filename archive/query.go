@@ -95,7 +95,7 @@ func (a *Archive) Indexed() uint64 {
 // was first asked; once true it stays true while the index works.
 func (a *Archive) IndexReady() bool {
 	x := a.index
-	if x == nil || x.broken.Load() != nil {
+	if x == nil || x.broken.Load() != nil || !x.isOpen() {
 		return false
 	}
 	return x.position(0)+1 >= x.readyAt.Load()

@@ -1,10 +1,12 @@
 // Archivebench measures the archive on one disk: durable records a second beside a bare
 // loop of write and fdatasync in the same run, bytes written for each byte archived, how
-// long recovery takes, and what memory indexing wants. It prints a table, and JSON.
+// long recovery takes, what indexing wants, and how long each filter of a search takes. It
+// prints tables, and JSON.
 package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -38,7 +40,11 @@ type result struct {
 	RecoverGiB  float64 `json:"recovery_seconds_per_gib,omitempty"`
 	IndexRSS    float64 `json:"index_rss_mib,omitempty"`
 	IndexPerSec float64 `json:"index_deliveries_per_second,omitempty"`
+	IndexBytes  float64 `json:"index_bytes_per_delivery,omitempty"`
+	RawBytes    float64 `json:"archive_bytes_per_delivery,omitempty"` // before compression, outcome and all
 	Note        string  `json:"note,omitempty"`
+
+	Search []searchRow `json:"search,omitempty"`
 }
 
 type options struct {
@@ -46,21 +52,25 @@ type options struct {
 	body  int
 	time  time.Duration
 	index int
+	asks  int
 	tail  int64
+	keep  string
 }
 
 func main() {
 	var o options
 	callers := flag.String("callers", "1,64,256,1024", "`LIST` of callers at once")
-	modes := flag.String("modes", "plain,encrypted,packed", "`LIST` of plain, encrypted, packed")
+	modes := flag.String("modes", "plain,encrypted,packed", "`LIST` of plain, encrypted, packed; \"\" = none of them")
 	flag.StringVar(&o.dir, "dir", "", "`DIR` on the disk to measure; default the temporary directory")
 	flag.IntVar(&o.body, "body", 1024, "`BYTES` of a body")
 	flag.DurationVar(&o.time, "time", 3*time.Second, "how long each measurement takes")
 	flag.IntVar(&o.index, "index", 200_000, "`NUMBER` of deliveries to index; 0 = none")
+	flag.IntVar(&o.asks, "asks", 30, "how `OFTEN` each filter is asked")
+	flag.StringVar(&o.keep, "keep", "", "`DIR` in which the deliveries to index stay for the next run; default: they are removed")
 	flag.Int64Var(&o.tail, "tail", 256<<20, "`BYTES` of the newest segment for the recovery")
 	asJSON := flag.Bool("json", false, "JSON alone")
 	flag.Parse()
-	results, err := run(&o, strings.Split(*callers, ","), strings.Split(*modes, ","))
+	results, err := run(&o, commas(*callers), commas(*modes))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -74,6 +84,8 @@ func main() {
 		os.Exit(1)
 	}
 }
+
+func commas(s string) []string { return strings.FieldsFunc(s, func(r rune) bool { return r == ',' }) }
 
 func run(o *options, callers, modes []string) (list []result, err error) {
 	dir, err := os.MkdirTemp(o.dir, "archivebench-*")
@@ -108,7 +120,7 @@ func run(o *options, callers, modes []string) (list []result, err error) {
 		list = append(list, r)
 	}
 	if o.index > 0 {
-		r, err := indexing(o, next())
+		r, err := searching(o, cmp.Or(o.keep, next()))
 		if err != nil {
 			return nil, err
 		}
@@ -277,28 +289,6 @@ func copyOf(from, to string) error {
 	})
 }
 
-// indexing opens an archive without an index and watches the process until it has one.
-func indexing(o *options, dir string) (r result, err error) {
-	a, err := archive.Open(dir, archive.Options{NoIndex: true, NoPack: true, MaxWait: time.Hour})
-	if err != nil {
-		return r, err
-	}
-	if err := errors.Join(fill(o, a, o.index), a.Close()); err != nil {
-		return r, err
-	}
-	start := time.Now()
-	if a, err = archive.Open(dir, archive.Options{NoPack: true}); err != nil {
-		return r, err
-	}
-	rss := 0.0
-	for a.Indexed() < a.Synced() {
-		rss = max(rss, resident())
-		time.Sleep(20 * time.Millisecond)
-	}
-	took := time.Since(start).Seconds()
-	return result{Mode: "index", IndexRSS: rss, IndexPerSec: float64(o.index) / took, Note: fmt.Sprintf("%d deliveries", o.index)}, a.Close()
-}
-
 func fill(o *options, a *archive.Archive, n int) error {
 	var wg sync.WaitGroup
 	var failed atomic.Pointer[error]
@@ -377,10 +367,16 @@ func table(list []result) {
 			note = fmt.Sprintf("%.2f s per GiB; %s", r.RecoverGiB, note)
 		}
 		if r.IndexRSS > 0 {
-			note = fmt.Sprintf("%.0f MiB resident, %.0f deliveries/s; %s", r.IndexRSS, r.IndexPerSec, note)
+			note = fmt.Sprintf("%.0f MiB resident, %.0f deliveries/s, %.0f bytes of index beside %.0f of archive a delivery; %s",
+				r.IndexRSS, r.IndexPerSec, r.IndexBytes, r.RawBytes, note)
 		}
 		fmt.Fprintln(w, strings.Join([]string{r.Mode, num("%.0f", float64(r.Callers)), num("%.0f", r.PerSecond), num("%.0f", r.Bare), num("%.0f%%", 100*r.OfBare),
 			num("%.2f", r.P50), num("%.2f", r.P99), num("%.1f", r.Batch), num("%.2f", r.Written), note}, "\t"))
 	}
 	_ = w.Flush() // to standard output
+	for _, r := range list {
+		if len(r.Search) > 0 {
+			searchTable(r.Search)
+		}
+	}
 }
