@@ -110,6 +110,11 @@ func TestRestarts(t *testing.T) {
 					t.Fatalf("restart %d: %v", i+1, err)
 				}
 				took = append(took, time.Since(began))
+				if (i+1)%10 == 0 {
+					r.seen.mu.Lock()
+					t.Logf("%d restarts: %d sent, %d refused or reset, %d closed while silent", i+1, r.seen.n, r.seen.refused, r.seen.silent)
+					r.seen.mu.Unlock()
+				}
 			}
 			if err := r.more(50); err != nil {
 				t.Fatal(err)
@@ -244,8 +249,18 @@ func (r *restarts) more(n int) error {
 
 func (r *restarts) bySupervisor() error {
 	n := r.said(readyLine)
-	if err := r.g.stop(); err != nil {
+	if err := r.g.signal(syscall.SIGTERM); err != nil {
 		return err
+	}
+	// No time is asserted: that it ends within ten seconds is another test's.
+	select {
+	case err := <-r.g.ended:
+		if err != nil {
+			return fmt.Errorf("SIGTERM: %w; want exit code 0", err)
+		}
+	case <-time.After(2 * time.Minute):
+		_ = r.g.signal(syscall.SIGQUIT)
+		return errors.New("SIGTERM: still running after two minutes")
 	}
 	if err := r.launch(); err != nil {
 		return err
