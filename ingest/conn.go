@@ -3,8 +3,10 @@ package ingest
 import (
 	"crypto/tls"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -308,14 +310,17 @@ func (s *connSet) cutReaders(unixNano int64) {
 	}
 }
 
-// closeAll closes everything and says how many there were.
+// closeAll closes everything and says how many requests that leaves unanswered.
 func (s *connSet) closeAll() int {
-	all := append(s.in(reading), s.in(handling)...)
+	n := len(s.in(reading)) + len(s.in(handling))
 	s.closeIdle()
+	s.mu.Lock()
+	all := slices.Collect(maps.Keys(s.open))
+	s.mu.Unlock()
 	for _, c := range all {
 		_ = c.sock.Close()
 	}
-	return len(all)
+	return n
 }
 
 func (s *connSet) in(phase int32) []*conn {

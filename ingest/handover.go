@@ -84,16 +84,24 @@ func (c *conn) silent(err error) bool {
 	return c.srv.draining.Load() || c.moved
 }
 
-// leave ends a connection that is silent, unless a request has come after all: then it is
-// read and answered. A close before its first byte was read would be a reset.
+// lateRead is what a request has that lies in the socket when its connection's time is
+// over, whatever else the drain allows: a close before its first byte was read would be a
+// reset.
+const lateRead = time.Second
+
+// leave ends a connection that is silent. If a request has come after all, the next process
+// reads it, or, where there is none, this one does: then it is false.
 func (c *conn) leave() bool {
-	if c.srv.draining.Load() && c.arrived() {
+	if c.srv.draining.Load() && !c.leaves() && c.arrived() {
 		c.waking.Lock()
 		defer c.waking.Unlock()
-		c.phase.CompareAndSwap(woken, idle)
+		if !c.phase.CompareAndSwap(woken, idle) && c.phase.Load() != idle {
+			return true
+		}
 		c.since.Store(int64(c.srv.clock.mono()))
-		c.moreTime()
-		return false
+		// Past the drain's own bound on reading: with that the next Read would end at once,
+		// and so on for ever.
+		return c.Conn.SetReadDeadline(time.Now().Add(lateRead)) != nil
 	}
 	if !c.phase.CompareAndSwap(woken, cut) && !c.phase.CompareAndSwap(idle, cut) || !c.leaves() {
 		return true

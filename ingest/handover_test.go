@@ -90,6 +90,45 @@ func TestDrainReadsWhatHasCome(t *testing.T) {
 	}
 }
 
+// TestDrainReadsLate: what lies in the socket when its connection is woken is read, also
+// after the time for reading; the end of the drain ends it even then.
+func TestDrainReadsLate(t *testing.T) {
+	r := newRig(t, Options{})
+	r.srv.readBy.Store(1)
+	r.srv.draining.Store(true)
+	defer r.srv.draining.Store(false)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	pair := func() (client net.Conn, own *conn) {
+		client, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		sock, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { client.Close(); sock.Close() })
+		return client, &conn{Conn: sock, sock: sock, srv: r.srv}
+	}
+	client, own := pair()
+	_, _ = io.WriteString(client, "POST")
+	waitFor(t, own.arrived)
+	own.wake()
+	b := make([]byte, 10)
+	if n, err := own.Read(b); string(b[:n]) != "POST" || err != nil || own.phase.Load() != reading {
+		t.Errorf("read %q, %v", b[:n], err)
+	}
+	_, own = pair()
+	own.wake()
+	if n, err := own.Read(b); n != 0 || err != io.EOF || own.phase.Load() != cut {
+		t.Errorf("a silent connection: %d bytes, %v", n, err)
+	}
+}
+
 // TestHandOver: under load the listener and the idle connections go from one server to the
 // next, many times: no connection is refused or reset, and each answer comes.
 func TestHandOver(t *testing.T) {

@@ -273,7 +273,11 @@ func (r *restarts) byHandOver() error {
 	if err := r.g.signal(syscall.SIGUSR2); err != nil {
 		return err
 	}
-	return r.up(n + 1)
+	err := r.up(n + 1)
+	if err != nil {
+		_ = r.g.signal(syscall.SIGQUIT) // the log says where it hangs
+	}
+	return err
 }
 
 // refusesBadFile: a configuration that the next process would not start with keeps this one.
