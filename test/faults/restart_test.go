@@ -217,7 +217,7 @@ const readyLine = `"msg":"penstock is ready"`
 
 // up waits until the gateway has been ready for the n-th time.
 func (r *restarts) up(n int) error {
-	return eventually(2*time.Minute, "the gateway is ready again", func() error {
+	return eventually(5*time.Minute, "the gateway is ready again", func() error {
 		select {
 		case err := <-r.g.ended:
 			r.g.ended <- err
