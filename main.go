@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/signal"
 	"syscall"
@@ -17,6 +16,7 @@ import (
 
 	"penstock/cli"
 	"penstock/config"
+	"penstock/ingest"
 	"penstock/provider"
 )
 
@@ -48,26 +48,38 @@ func serve(ctx context.Context, conf *config.Config, cat config.Catalogue, o cli
 	if err != nil {
 		return err
 	}
+	var given sockets
+	if !o.Dev {
+		if given, err = inheritSockets(); err != nil {
+			return err
+		}
+	}
 	p, err := build(conf, log, cat)
 	if err != nil {
+		given.close()
 		return err
 	}
-	return errors.Join(p.run(ctx, o), p.close())
+	p.sockets, p.listens = given, conf
+	err = errors.Join(p.run(ctx, o), p.close())
+	if p.next == nil || ctx.Err() != nil {
+		return err
+	}
+	if err != nil {
+		log.Error("handing over in spite of it", zap.Error(err))
+	}
+	return p.next.exec(p.ingest.Left())
 }
 
 // run starts the parts in pipeline order, waits for the end of ctx or of a part, and
 // stops them: the edge first, so that nothing new comes in, the archive last.
 func (p *program) run(ctx context.Context, o cli.ServeOptions) error {
 	conf := p.conf.Load()
-	adminLn, err := net.Listen("tcp", conf.Admin.Listen)
-	if err != nil {
-		return fmt.Errorf("listen for admins on %s: %w", conf.Admin.Listen, err)
-	}
-	ingestLn, err := p.ingest.Listen()
-	if err != nil {
-		adminLn.Close()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	if err := p.sockets.open(conf.Admin.Listen, p.ingest); err != nil {
 		return err
 	}
+	adminLn, ingestLn := p.sockets.admin, p.sockets.ingest
 	var g group
 	g.add("admin", func(ctx context.Context) error { return p.admin.Run(ctx, adminLn) })
 	if p.pump != nil {
@@ -81,9 +93,17 @@ func (p *program) run(ctx context.Context, o cli.ServeOptions) error {
 	g.add("address lists", p.lists.Run)
 	g.add("notify", p.notify.Run)
 	g.add("reload", func(ctx context.Context) error { p.watch(ctx, o.Hup); return nil })
-	g.add("ingest", func(ctx context.Context) error { return p.ingest.RunOn(ctx, ingestLn) })
+	if !o.Dev { // what runs in dev beside the gateway would end with its process
+		asked := make(chan os.Signal, 1)
+		signal.Notify(asked, syscall.SIGUSR2)
+		defer signal.Stop(asked)
+		g.add("hand-over", func(ctx context.Context) error { p.handOver(ctx, asked, stop); return nil })
+	}
+	g.add("ingest", func(ctx context.Context) error {
+		return p.ingest.RunOn(ctx, ingest.WithConns(ingestLn, p.sockets.idle))
+	})
 	p.log.Info("penstock is ready", zap.String("ingest", ingestLn.Addr().String()), zap.String("admin", adminLn.Addr().String()),
-		zap.Int("sources", len(conf.Sources)), zap.String("config", config.Digest(conf)))
+		zap.Int("taken over", len(p.sockets.idle)), zap.Int("sources", len(conf.Sources)), zap.String("config", config.Digest(conf)))
 	if o.Ready != nil {
 		o.Ready()
 	}

@@ -107,3 +107,44 @@ func TestComposeMatchesConfig(t *testing.T) {
 		t.Errorf("kafka is not in KRaft mode: %v", k["KAFKA_PROCESS_ROLES"])
 	}
 }
+
+// TestSystemdUnits: the sockets are named as serve wants them, at the addresses that the
+// configuration has by default, and belong to the service.
+func TestSystemdUnits(t *testing.T) {
+	service := read(t, "deploy/systemd/penstock.service")
+	for name, unit := range map[string]string{"ingest": "penstock.socket", "admin": "penstock-admin.socket"} {
+		text := read(t, "deploy/systemd/"+unit)
+		port := map[string]string{"ingest": ":8080", "admin": ":8081"}[name]
+		for _, want := range []string{"\nFileDescriptorName=" + name + "\n", port + "\n", "\nService=penstock.service\n"} {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s lacks %q", unit, want)
+			}
+		}
+		if strings.Count(text, "ListenStream=") != 1 || strings.Contains(text, "Accept=yes") {
+			t.Errorf("%s: serve takes one listening socket of each name", unit)
+		}
+		for _, key := range []string{"Requires=", "After=", "Sockets="} {
+			if _, rest, _ := strings.Cut(service, "\n"+key); !strings.Contains(strings.SplitN(rest, "\n", 2)[0], unit) {
+				t.Errorf("penstock.service: %s lacks %s", key, unit)
+			}
+		}
+	}
+	if !strings.Contains(service, "ExecReload=/bin/kill -HUP $MAINPID\n") || !strings.Contains(service, "/penstock serve -c ") {
+		t.Error("penstock.service: it does not start or reload the gateway")
+	}
+	tool, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		return
+	}
+	dir := t.TempDir()
+	for _, unit := range []string{"penstock.socket", "penstock-admin.socket", "penstock.service"} {
+		text := strings.ReplaceAll(read(t, "deploy/systemd/"+unit), "/usr/local/bin/penstock", "/bin/true")
+		if err := os.WriteFile(filepath.Join(dir, unit), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// It speaks of the machine's own units as well; what it says of ours names their place.
+	if out, _ := exec.Command(tool, "verify", "--man=no", filepath.Join(dir, "penstock.service")).CombinedOutput(); strings.Contains(string(out), dir) {
+		t.Errorf("systemd-analyze verify: %s", out)
+	}
+}

@@ -59,6 +59,9 @@ type program struct {
 	audit   *admin.Audit
 	cat     config.Catalogue
 
+	sockets   sockets        // listeners, and connections from the process before
+	listens   *config.Config // what was in force when they were opened
+	next      *successor     // goes on after this process; nil = nobody
 	releasing releases
 
 	vault *vault.Vault // nil: no key is configured

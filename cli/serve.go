@@ -43,7 +43,10 @@ func serveCommand() *command {
 	return &command{name: "serve", short: "run the gateway", long: `
 A bad configuration ends it with 1 and file:line:column of every mistake, before a port
 is taken. SIGTERM and SIGINT drain: what is in flight is answered, committed and flushed,
-then it ends with 0. SIGHUP, or a changed file, reloads; a bad file changes nothing.`,
+then it ends with 0. SIGHUP, or a changed file, reloads; a bad file changes nothing.
+SIGUSR2 drains and starts the program again in the same process, with the listening
+sockets open all the time: a new binary without a refused connection. Sockets of systemd
+are taken too (docs/restarts.md).`,
 		setup: func(a *app, fs *flag.FlagSet) func(context.Context, []string) int {
 			file := configFlag(fs)
 			return func(ctx context.Context, args []string) int {

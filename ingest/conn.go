@@ -2,8 +2,11 @@ package ingest
 
 import (
 	"crypto/tls"
+	"io"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,9 +20,10 @@ import (
 // Phases of a connection, for a drain.
 const (
 	idle     int32 = iota // no byte of a request yet
+	woken                 // the same, and a drain has ended its waiting
 	reading               // a request is coming in
 	handling              // it is with the handler
-	cut                   // a drain closed it before a request began
+	cut                   // a drain closed it, or left it to the next process, before a request began
 )
 
 // After a refusal that leaves a body unread, a close would make the kernel send RST and
@@ -42,6 +46,10 @@ type conn struct {
 	ip        *peerCount   // share of its address; nil = not counted (trusted proxy)
 	peer      netip.Addr   // set with its first request: reading it may wait for a PROXY header
 	phase     atomic.Int32 //
+	since     atomic.Int64 // by the clock's mono: silent since then, while it is idle
+	waking    sync.Mutex   // orders woken and its deadline before reading and its own
+	kept      atomic.Bool  // it has had an answer and stays open for more
+	moved     bool         // it comes from the process before
 	closed    atomic.Bool  //
 	linger    atomic.Bool  // it is closed with a body unread
 	first     time.Time    // first byte of the request
@@ -80,21 +88,37 @@ func connOf(c net.Conn) *conn {
 // Read notes when a request's first byte came.
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
+	for n == 0 && c.silent(err) {
+		if c.leave() {
+			return 0, io.EOF // as if the client had gone: nothing is answered
+		}
+		n, err = c.Conn.Read(p)
+	}
 	if err != nil {
 		c.readErr = err
 	}
 	if n > 0 && c.first.IsZero() {
-		if !c.phase.CompareAndSwap(idle, reading) && c.phase.Load() == cut {
+		if !c.phase.CompareAndSwap(idle, reading) && !c.begin() {
 			// The drain was first. A request that nobody can answer must not be stored.
 			return 0, net.ErrClosed
 		}
 		c.first = time.Now()
+		if c.waitsLong() {
+			c.moreTime()
+		}
 	}
 	return n, err
 }
 
+// waitsLong says whether it is before the first request of a connection that the process
+// before has left: fasthttp takes it for a fresh one, and gives it less time.
+func (c *conn) waitsLong() bool { return c.moved && !c.kept.Load() }
+
 // Write notes when answers went out.
 func (c *conn) Write(p []byte) (int, error) {
+	if c.phase.Load() == cut {
+		return 0, net.ErrClosed // it may be another's by now
+	}
 	n, err := c.Conn.Write(p)
 	if len(c.acks) > 0 {
 		if err == nil {
@@ -110,6 +134,9 @@ func (c *conn) Write(p []byte) (int, error) {
 
 // SetReadDeadline is fasthttp's; while draining no read may last beyond the drain's own.
 func (c *conn) SetReadDeadline(t time.Time) error {
+	if c.waitsLong() && c.phase.Load() == idle {
+		t = time.Now().Add(c.srv.opts.IdleTimeout)
+	}
 	if by := c.srv.readBy.Load(); by != 0 {
 		if cut := time.Unix(0, by); t.IsZero() || cut.Before(t) {
 			t = cut
@@ -123,7 +150,7 @@ func (c *conn) Close() error {
 		return nil
 	}
 	c.srv.conns.remove(c)
-	if c.linger.Load() {
+	if c.linger.Load() && c.phase.Load() != cut {
 		c.lingerClose()
 	}
 	return c.Conn.Close()
@@ -169,6 +196,8 @@ func (c *conn) endRequest() {
 		c.phase.Store(reading)
 		return
 	}
+	c.kept.Store(true)
+	c.since.Store(int64(c.srv.clock.mono()))
 	c.phase.Store(idle)
 }
 
@@ -239,14 +268,36 @@ func (s *connSet) len() int {
 	return len(s.open)
 }
 
+// endIdle makes the connections end on which no request has begun for the given time. Each
+// is woken out of its Read, which alone knows whether one has begun meanwhile.
+func (s *connSet) endIdle(silent time.Duration) {
+	for _, c := range append(s.in(idle), s.in(woken)...) {
+		if c.leaves() || c.srv.clock.mono()-time.Duration(c.since.Load()) >= silent {
+			c.wake()
+		}
+	}
+}
+
 // closeIdle closes the connections on which no request has begun. Whether one has is
 // decided once, between here and Read.
 func (s *connSet) closeIdle() {
-	for _, c := range s.in(idle) {
-		if c.phase.CompareAndSwap(idle, cut) {
+	for _, c := range append(s.in(idle), s.in(woken)...) {
+		if c.phase.CompareAndSwap(idle, cut) || c.phase.CompareAndSwap(woken, cut) {
 			_ = c.sock.Close()
 		}
 	}
+}
+
+// kept counts the connections that stay open after an answer.
+func (s *connSet) kept() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.open {
+		if c.kept.Load() {
+			n++
+		}
+	}
+	return n
 }
 
 // cutReaders makes the requests that are still coming in end at the given time.
@@ -259,14 +310,17 @@ func (s *connSet) cutReaders(unixNano int64) {
 	}
 }
 
-// closeAll closes everything and says how many there were.
+// closeAll closes everything and says how many requests that leaves unanswered.
 func (s *connSet) closeAll() int {
-	all := append(s.in(reading), s.in(handling)...)
+	n := len(s.in(reading)) + len(s.in(handling))
 	s.closeIdle()
+	s.mu.Lock()
+	all := slices.Collect(maps.Keys(s.open))
+	s.mu.Unlock()
 	for _, c := range all {
 		_ = c.sock.Close()
 	}
-	return len(all)
+	return n
 }
 
 func (s *connSet) in(phase int32) []*conn {

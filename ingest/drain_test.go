@@ -74,7 +74,7 @@ func TestDrainBounds(t *testing.T) {
 	_, _ = io.WriteString(stuck, request("/in/s", "{}", "X-Test: ok"))
 	<-r.arch.entered
 	waitFor(t, func() bool { return len(r.srv.conns.in(reading)) == 1 })
-	ctx, cancel := context.WithTimeout(context.Background(), 600*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Second)
 	defer cancel()
 	err := r.srv.Drain(ctx)
 	if err == nil || !strings.Contains(err.Error(), "1 connections closed unanswered") {

@@ -72,7 +72,15 @@ func (l *listener) passing(err error) bool {
 // wrap makes a conn of an accepted socket, or refuses it.
 func (s *Server) wrap(sock net.Conn) (*conn, error) {
 	peer := addrOf(sock.RemoteAddr())
-	c := &conn{Conn: sock, sock: sock, srv: s}
+	from, moved := sock.(movedConn)
+	if moved {
+		sock = from.Conn
+	}
+	c := &conn{Conn: sock, sock: sock, srv: s, moved: moved}
+	c.since.Store(int64(s.clock.mono()))
+	if moved && (s.tls != nil || contains(s.opts.ProxyProtocol, peer)) {
+		return nil, fmt.Errorf("connection from %s is of the time before TLS or the PROXY protocol", peer)
+	}
 	counted := peer
 	if contains(s.opts.TrustedProxies, peer) || contains(s.opts.ProxyProtocol, peer) {
 		counted = netip.Addr{} // it stands for many clients

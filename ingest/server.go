@@ -36,6 +36,7 @@ const (
 	DefaultIdleTimeout   = 60 * time.Second
 	DefaultWriteTimeout  = 10 * time.Second
 	DefaultDrainTimeout  = 8 * time.Second
+	DefaultDrainLinger   = time.Second
 )
 
 // keepBodyBytes is the largest body buffer that a connection keeps between requests:
@@ -72,6 +73,7 @@ type Options struct {
 	WriteTimeout time.Duration // an answer; default 10 s
 	DrainTimeout time.Duration // Run: from the end of its context to the last closed connection; default 8 s
 	DrainDelay   time.Duration // still accepting after OnDrain, for balancers that poll readiness; default 0
+	DrainLinger  time.Duration // a drain closes a connection when it was silent for so long, a quarter of its time at most; default 1 s
 	OnDrain      func()        // called first when a drain begins: readiness goes false here
 
 	Logger     *zap.Logger           // nil = none
@@ -89,6 +91,7 @@ func (o *Options) setDefaults() {
 	setDefault(&o.IdleTimeout, DefaultIdleTimeout)
 	setDefault(&o.WriteTimeout, DefaultWriteTimeout)
 	setDefault(&o.DrainTimeout, DefaultDrainTimeout)
+	setDefault(&o.DrainLinger, DefaultDrainLinger)
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
 	}
@@ -126,6 +129,8 @@ type Server struct {
 	drained  chan struct{} // closed when a drain begins
 	waiting  atomic.Int64  // answers that wait for a sink
 	readBy   atomic.Int64  // drain: unix ns after which no request is read any more; 0 = not yet
+	handing  atomic.Bool   // the next process goes on with listener and idle connections
+	left     leftConns     // the connections that it gets
 }
 
 // New makes a server without sources. It fails when an option cannot be right: a bad

@@ -41,6 +41,8 @@ type archived struct {
 	Outcome  string
 	Of       string
 	Topic    string
+	Received time.Time `json:"received_at"`
+	At       time.Time // of the outcome
 	// where it was published
 	Partition *int
 	Offset    *int64

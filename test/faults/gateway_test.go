@@ -97,8 +97,9 @@ func (g *gateway) configure(conf string) error {
 }
 
 // launch starts the process and waits for nothing.
-func (g *gateway) launch() error {
-	cmd := exec.Command(g.bin, "serve", "-c", g.conf)
+func (g *gateway) launch() error { return g.run(exec.Command(g.bin, "serve", "-c", g.conf)) }
+
+func (g *gateway) run(cmd *exec.Cmd) error {
 	cmd.Stdout, cmd.Stderr = g.log, g.log
 	if err := cmd.Start(); err != nil {
 		return err
@@ -183,6 +184,7 @@ func (g *gateway) stop() error {
 		}
 		return nil
 	case <-time.After(11 * time.Second):
+		_ = g.cmd.Process.Signal(syscall.SIGQUIT) // the log says where it hangs
 		return errors.New("SIGTERM: still running after 11 s")
 	}
 }
