@@ -193,6 +193,7 @@ type Server struct {
 	metrics  metrics
 	slots    chan struct{}
 	streams  chan struct{}
+	hub      *hub
 	exports  chan struct{}
 	closing  chan struct{} // closed when the server stops: streams end
 	once     sync.Once
@@ -216,7 +217,7 @@ func New(o Options) (*Server, error) {
 		o.Registerer = prometheus.NewRegistry()
 	}
 	s := &Server{o: o, log: o.Logger, slots: make(chan struct{}, maxConcurrent), streams: make(chan struct{}, maxStreams), exports: make(chan struct{}, maxExports),
-		closing: make(chan struct{}), failures: newFailures(), sessions: newSessions(), writeTimeout: writeTimeout}
+		closing: make(chan struct{}), failures: newFailures(), hub: newHub(o.Archive), sessions: newSessions(), writeTimeout: writeTimeout}
 	if o.OIDC != nil {
 		s.oidc = newOIDC(*o.OIDC)
 	}
