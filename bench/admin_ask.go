@@ -70,7 +70,7 @@ func questionsOf(id string, n int) []question {
 	}
 	return append(out, question{"one delivery", "/deliveries/" + id}, question{"API: one delivery", "/api/v1/deliveries/" + id},
 		question{"overview", "/overview"}, question{"sources", "/sources"}, question{"one source", "/sources/stripe-0"}, question{"refused", "/refused"},
-		question{"replays", "/replays"}, question{"API: histogram of a day", "/api/v1/counts?from=-24h"}, question{"API: histogram of 90 days", "/api/v1/counts?from=-90d"},
+		question{"API: histogram of a day", "/api/v1/counts?from=-24h"}, question{"API: histogram of 90 days", "/api/v1/counts?from=-90d"},
 		question{"API: stats", "/api/v1/stats"}, question{"API: sources", "/api/v1/sources"})
 }
 
