@@ -281,8 +281,8 @@ const (
 	// stepsBetweenYields: some 100 us of looking. Whoever else can run goes first then: a
 	// search that finds little would keep a CPU for the scheduler's whole 10 ms, and an
 	// answer to a provider would wait for it.
-	stepsBetweenYields = 128
-	stepsBetweenLooks  = 1024 // at the clock
+	stepsBetweenYields = 64
+	stepsBetweenLooks  = 64 // at the clock; a step of an intersection may be several seeks
 )
 
 // at is the time of receipt.
