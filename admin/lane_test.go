@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -69,5 +70,16 @@ func TestSourcesAreMeasuredOnce(t *testing.T) {
 	w.server.measured.at = time.Time{}
 	if look()["stripe"].Last != nil {
 		t.Error("an old answer is still shared")
+	}
+}
+
+// The last page of a view leads nowhere, and says that nothing is there.
+func TestLastPage(t *testing.T) {
+	w := newWorld(t, nil)
+	w.archive.order, w.archive.pages = nil, 1
+	rec := w.call("GET", "/?order_id=not-there", viewerToken, "")
+	w.want(rec, 200, "No delivery fits these filters.")
+	if strings.Contains(rec.Body.String(), `rel="next"`) {
+		t.Error("the last page has a next one")
 	}
 }

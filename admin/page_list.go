@@ -130,7 +130,10 @@ func (s *Server) pageList(w http.ResponseWriter, r *http.Request, who secretToke
 		if err != nil {
 			bad = s.failure(err)
 		}
-		p.Rows, p.Next, p.Progress, p.SearchedTo = viewRows(page.Rows), link(v, page.Next), page.Progress, page.SearchedTo
+		p.Rows, p.Progress, p.SearchedTo = viewRows(page.Rows), page.Progress, page.SearchedTo
+		if page.Next != "" {
+			p.Next = link(v, page.Next)
+		}
 		p.Exact = s.exact(r.Context(), f)
 		p.Histogram = s.histogram(r.Context(), v, f)
 	}
