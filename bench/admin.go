@@ -92,7 +92,7 @@ func adminBench(args []string) error {
 
 func (o *adminOptions) run() error {
 	began := time.Now()
-	id, err := fill(o.dir, o.n, o.body)
+	id, err := fillForAdmins(o.dir, o.n, o.body)
 	if err != nil {
 		return fmt.Errorf("fill %s: %w", o.dir, err)
 	}

@@ -35,7 +35,7 @@ type answer struct {
 // goal is what a list must be answered within.
 const goal = 100
 
-// questionsOf an archive of n deliveries that fill made.
+// questionsOf an archive of n deliveries that fillForAdmins made.
 func questionsOf(id string, n int) []question {
 	mid := n / 2
 	filters := []struct{ name, query string }{

@@ -34,9 +34,9 @@ type filling struct {
 	epoch map[string]uint64      // by source
 }
 
-// fill makes an archive of n deliveries with their outcomes in dir, and indexes it. One that
+// fillForAdmins makes an archive of n deliveries with their outcomes in dir, and indexes it. One that
 // is there already with as many is taken as it is. It gives the id of one delivery.
-func fill(dir string, n, body int) (id string, err error) {
+func fillForAdmins(dir string, n, body int) (id string, err error) {
 	mark := filepath.Join(dir, "filled-"+strconv.Itoa(n))
 	if b, err := os.ReadFile(mark); err == nil {
 		return string(b), nil
