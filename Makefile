@@ -11,7 +11,7 @@ RATE    ?=
 GOLANGCI_VERSION := v2.13.2
 GOLANGCI := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
 
-.PHONY: run build test unit check lint race fuzz bench bench-archive e2e browser kill faults faults-brokers away ack-redis-dead faults-sabotage services services-down clean
+.PHONY: run build test unit check lint race fuzz bench bench-archive e2e browser kill faults faults-brokers away ack-redis-dead faults-sabotage services services-down clean bench-admin
 
 run: ## everything in one process, nothing to install
 	$(GO) run . dev
@@ -70,6 +70,9 @@ bench: services ## bare fasthttp, with HMAC, Penstock's ack and full path, in on
 
 bench-archive: ## the archive beside a bare write+fdatasync loop, bytes written, recovery, memory of indexing; A='-index 10000000 -dir /data'
 	$(GO) run ./bench/archivebench $(A)
+
+bench-admin: ## a million deliveries, load at half capacity: what lists and pages take, and ingest beside 50 admins; A='-deliveries 100000'
+	$(GO) run ./bench admin $(A)
 
 services: ## start redis-server and Kafka for the tests, and install Chromium (idempotent)
 	test/browser.sh

@@ -22,11 +22,13 @@ var arrows = map[string][]string{
 	"ingest":   {"verify", "archive", "provider"},
 	"dedupe":   {"archive"},
 	"vault":    {"keep"},
-	"forward":  {"archive", "provider"},
+	"forward":  {"archive", "provider", "expression"},
 	"admin":    {"archive"},
 	"fetch":    {"keep"},
-	"notify":   {},
+	"notify":   {"expression"},
 	"trace":    {},
+
+	"expression": {},
 }
 
 // outside names the heavy libraries and the one package that may touch each.
@@ -34,7 +36,7 @@ var outside = map[string][]string{
 	"github.com/valyala/fasthttp":        {"ingest", "bench"},
 	"github.com/redis/go-redis/v9":       {"dedupe"},
 	"github.com/segmentio/kafka-go":      {"forward", "bench", "examples"},
-	"github.com/expr-lang/expr":          {"forward"},
+	"github.com/expr-lang/expr":          {"expression"},
 	"github.com/parquet-go/parquet-go":   {"cli"},
 	"github.com/cockroachdb/pebble/v2":   {"archive"},
 	"github.com/alicebob/miniredis/v2":   {"cli"},

@@ -17,6 +17,7 @@ import (
 	"penstock/forward"
 	"penstock/ingest"
 	"penstock/iplist"
+	"penstock/notify"
 	"penstock/provider"
 	"penstock/vault"
 	"penstock/verify"
@@ -36,6 +37,8 @@ func (c catalogue) Provider(name string) (config.ProviderInfo, bool) {
 func (c catalogue) Names() []string { return c.builtin.Names() }
 
 func (c catalogue) Route(when string) error { return forward.CheckRoute(when) }
+
+func (c catalogue) Where(where string) error { return notify.CheckWhere(where) }
 
 func (c catalogue) Inline(node ast.Node) (config.ProviderInfo, error) {
 	d, err := provider.FromNode(node)

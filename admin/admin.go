@@ -200,6 +200,9 @@ type Server struct {
 	metrics  metrics
 	slots    chan struct{}
 	streams  chan struct{}
+	hub      *hub
+	lane     *lane // what Options.Archive is behind
+	measured measuredSources
 	exports  chan struct{}
 	closing  chan struct{} // closed when the server stops: streams end
 	once     sync.Once
@@ -222,8 +225,10 @@ func New(o Options) (*Server, error) {
 	if o.Registerer == nil {
 		o.Registerer = prometheus.NewRegistry()
 	}
-	s := &Server{o: o, log: o.Logger, slots: make(chan struct{}, maxConcurrent), streams: make(chan struct{}, maxStreams), exports: make(chan struct{}, maxExports),
-		closing: make(chan struct{}), failures: newFailures(), sessions: newSessions(), writeTimeout: writeTimeout}
+	l := newLane(o.Archive)
+	o.Archive = l
+	s := &Server{o: o, lane: l, log: o.Logger, slots: make(chan struct{}, maxConcurrent), streams: make(chan struct{}, maxStreams), exports: make(chan struct{}, maxExports),
+		closing: make(chan struct{}), failures: newFailures(), hub: newHub(o.Archive), sessions: newSessions(), writeTimeout: writeTimeout}
 	if o.OIDC != nil {
 		s.oidc = newOIDC(*o.OIDC)
 	}

@@ -84,6 +84,13 @@ func TestConsumerSeesItsSourcesOnly(t *testing.T) {
 	w.want(w.call("GET", "/api/v1/deliveries?source=liqpay", consumerToken, ""), 403, "source_not_allowed")
 	w.want(w.call("GET", "/api/v1/deliveries/"+otherID, consumerToken, ""), 404)
 	w.want(w.call("GET", "/api/v1/deliveries/"+otherID+"/body", consumerToken, ""), 404)
+	// A delivery of another source is to it as one that never was, to the last byte.
+	for _, path := range []string{"", "/body"} {
+		foreign, absent := w.call("GET", "/api/v1/deliveries/"+otherID+path, consumerToken, ""), w.call("GET", "/api/v1/deliveries/"+noID+path, consumerToken, "")
+		if a, b := strings.ReplaceAll(foreign.Body.String(), otherID, noID), absent.Body.String(); a != b || foreign.Code != absent.Code || !reflect.DeepEqual(foreign.Header(), absent.Header()) {
+			t.Errorf("a foreign delivery%s is answered %d %s %v, an unknown one %d %s %v", path, foreign.Code, a, foreign.Header(), absent.Code, b, absent.Header())
+		}
+	}
 	w.want(w.call("GET", "/api/v1/stream?source=liqpay", consumerToken, ""), 403)
 	w.want(w.call("GET", "/api/v1/deliveries/"+publishedID+"/body", consumerToken, ""), 200)
 	two := newWorld(t, func(o *Options) { o.Tokens[2].Sources = []string{"stripe", "liqpay"} })

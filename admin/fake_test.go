@@ -205,6 +205,7 @@ const (
 	duplicateID = "01JCQ0000000000000DVP00003"
 	pendingID   = "01JCQ0000000000000PEN00004"
 	otherID     = "01JCQ0000000000000ZZZ00005"
+	noID        = "01JCQ0000000000000ZZZ00099" // of no delivery
 )
 
 var exactBody = []byte("\x00\xff{\"a\": 1 }\r\n\n<script>alert(1)</script>\xf0\x28")

@@ -240,15 +240,27 @@ func sortedKeys[V any](m map[string]V) []string {
 }
 
 func (s *Server) render(w http.ResponseWriter, status int, name string, data any) *problem {
-	var b bytes.Buffer // whole before it is sent: half a page would look like no deliveries
-	if err := s.pages.ExecuteTemplate(&b, name, data); err != nil {
+	b, err := s.draw(name, data)
+	if err != nil {
 		s.log.Error("page could not be rendered", zap.String("page", name), zap.Error(err))
 		return refuse(http.StatusInternalServerError, "internal", "the page could not be rendered")
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
-	_, _ = w.Write(guarded(w, b.Bytes())) // the client is gone: nothing to do
+	_, _ = w.Write(guarded(w, b)) // the client is gone: nothing to do
 	return nil
+}
+
+// draw makes a page.
+func (s *Server) draw(name string, data any) ([]byte, error) {
+	leave, err := s.lane.enter(context.Background()) // whoever is before us is soon done
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	var b bytes.Buffer // whole before it is sent: half a page would look like no deliveries
+	err = s.pages.ExecuteTemplate(&b, name, data)
+	return b.Bytes(), err
 }
 
 func (s *Server) pageProblem(w http.ResponseWriter, r *http.Request, who secretToken, p *problem) *problem {

@@ -20,23 +20,26 @@ type field struct {
 
 type listPage struct {
 	frame
-	Search    field
-	Fields    []field
-	More      []field // the rarer ones, folded unless one is set
-	Open      bool
-	Ranges    []rangeLink
-	Sources   []string
-	Rows      []rowView
-	Next      string
-	Newest    string // the same view without a cursor, when this is not its first page
-	Filtered  bool
-	Live      string // address of the live stream; "" where the view cannot be live
-	Query     string // the filter, for replays
-	CSV       string // addresses of the exports
-	NDJSON    string
-	Progress  *archive.Progress
-	Histogram *histogram
-	MayReplay bool
+	Search   field
+	Fields   []field
+	More     []field // the rarer ones, folded unless one is set
+	Open     bool
+	Ranges   []rangeLink
+	Sources  []string
+	Rows     []rowView
+	Next     string
+	Newest   string // the same view without a cursor, when this is not its first page
+	Filtered bool
+	Live     string // address of the live stream; "" where the view cannot be live
+	Query    string // the filter, for replays
+	CSV      string // addresses of the exports
+	NDJSON   string
+	Progress *archive.Progress
+	// SearchedTo is how far back this page has looked, where its time was up before it was full.
+	SearchedTo *time.Time
+	Exact      []exactHit
+	Histogram  *histogram
+	MayReplay  bool
 }
 
 // rangeLink is one of the ranges of time that are a click away.
@@ -122,11 +125,16 @@ func (s *Server) pageList(w http.ResponseWriter, r *http.Request, who secretToke
 	}
 	f, bad := s.filter(v, who)
 	if bad == nil {
-		page, err := s.search(r.Context(), f)
+		f.Budget = listBudget
+		page, err := s.o.Archive.Query(r.Context(), f)
 		if err != nil {
 			bad = s.failure(err)
 		}
-		p.Rows, p.Next, p.Progress = viewRows(page.Rows), link(v, page.Next), page.Progress
+		p.Rows, p.Progress, p.SearchedTo = viewRows(page.Rows), page.Progress, page.SearchedTo
+		if page.Next != "" {
+			p.Next = link(v, page.Next)
+		}
+		p.Exact = s.exact(r.Context(), f)
 		p.Histogram = s.histogram(r.Context(), v, f)
 	}
 	if v.Get("cursor") != "" {
@@ -140,7 +148,7 @@ func (s *Server) pageList(w http.ResponseWriter, r *http.Request, who secretToke
 	p.NDJSON = strings.TrimSuffix("/api/v1/export?format=ndjson&"+p.Query, "&")
 	p.MayReplay = bad == nil && who.role == Operator && s.o.Replayer != nil && p.Filtered && v.Get("text") == ""
 	if bad == nil && p.Newest == "" && v.Get("text") == "" && v.Get("to") == "" {
-		p.Live = "/api/v1/stream?" + p.Query
+		p.Live = strings.TrimSuffix("/api/v1/stream?brief=true&"+p.Query, "&")
 	}
 	status := http.StatusOK
 	if bad != nil {
@@ -149,21 +157,33 @@ func (s *Server) pageList(w http.ResponseWriter, r *http.Request, who secretToke
 	return s.render(w, status, "list.html", p)
 }
 
-// maxEmptyPages bounds how far a view looks on by itself.
-const maxEmptyPages = 16
+// exactHit says that what was typed into the search is somebody's whole id.
+type exactHit struct{ Label, Href string }
 
-// search is a page of the view: a page without a row that has a next is not worth a look, so
-// it goes on, unless it is full text that is searched for, where each page takes seconds.
-func (s *Server) search(ctx context.Context, f archive.Filter) (archive.Page, error) {
-	page, err := s.o.Archive.Query(ctx, f)
-	for range maxEmptyPages {
-		if err != nil || len(page.Rows) > 0 || page.Next == "" || f.Text != "" {
-			break
-		}
-		f.Cursor = page.Next
-		page, err = s.o.Archive.Query(ctx, f)
+// exact looks the words of the search up as ids, which takes no time, where the search for
+// their parts reads everything.
+func (s *Server) exact(ctx context.Context, f archive.Filter) (hits []exactHit) {
+	id := strings.TrimSpace(f.Q)
+	if id == "" || f.Text != "" {
+		return nil
 	}
-	return page, err
+	if row, err := s.o.Archive.Row(id); err == nil && row.ID == id {
+		hits = append(hits, exactHit{"the delivery " + id, "/deliveries/" + url.PathEscape(id)})
+	}
+	for _, by := range []struct {
+		label, name string
+		f           archive.Filter
+	}{
+		{"order", "order_id", archive.Filter{OrderID: id}}, {"payment", "payment_id", archive.Filter{PaymentID: id}},
+		{"event", "event_id", archive.Filter{EventID: id}}, {"request", "request_id", archive.Filter{RequestID: id}},
+		{"idempotency key", "idempotency_key", archive.Filter{IdempotencyKey: id}},
+	} {
+		by.f.Limit, by.f.Budget = 1, listBudget
+		if page, err := s.o.Archive.Query(ctx, by.f); err == nil && len(page.Rows) > 0 {
+			hits = append(hits, exactHit{"every delivery of the " + by.label + " " + id, "/?" + by.name + "=" + url.QueryEscape(id)})
+		}
+	}
+	return hits
 }
 
 // queryOf is the filter without some parameters, as the part of an address behind "?".

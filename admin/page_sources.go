@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"penstock/archive"
@@ -62,7 +63,25 @@ func (s *Server) pageSources(w http.ResponseWriter, r *http.Request, who secretT
 	return s.render(w, http.StatusOK, "sources.html", p)
 }
 
-func (s *Server) viewSources(ctx context.Context, list []SourceInfo) []sourceView {
+// measuredSources is what the index says of all sources: of a gateway with many it takes a
+// query each, and every open tab asks every five seconds. All share what one has asked.
+type measuredSources struct {
+	mu   sync.Mutex // held while it is asked: the others wait for the same answer
+	at   time.Time
+	rows map[string]sourceView
+}
+
+// measuredFor is how long an answer is shared.
+const measuredFor = time.Second
+
+func (s *Server) measure(ctx context.Context, list []SourceInfo) map[string]sourceView {
+	m := &s.measured
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	known := !slices.ContainsFunc(list, func(i SourceInfo) bool { _, ok := m.rows[i.Name]; return !ok })
+	if known && time.Since(m.at) < measuredFor {
+		return m.rows
+	}
 	now := s.o.Now()
 	counts, err := s.o.Archive.Counts(ctx, now.Add(-countRange), now, time.Hour, "")
 	if err != nil {
@@ -74,13 +93,27 @@ func (s *Server) viewSources(ctx context.Context, list []SourceInfo) []sourceVie
 			pending[page.Rows[i].Source]++
 		}
 	}
+	rows := make(map[string]sourceView, len(list))
+	for i := range list {
+		v := sourceView{SourceInfo: list[i], Day: counts.Sources[list[i].Name], Pending: pending[list[i].Name]}
+		v.All = v.Day.Accepted + v.Day.Rejected + v.Day.Challenge
+		v.PerHour = float64(v.All) / countRange.Hours()
+		s.lastOf(ctx, &v)
+		rows[v.Name] = v
+	}
+	if ctx.Err() == nil { // what a caller that went away has seen is not the whole
+		m.rows, m.at = rows, time.Now()
+	}
+	return rows
+}
+
+func (s *Server) viewSources(ctx context.Context, list []SourceInfo) []sourceView {
+	measured := s.measure(ctx, list)
 	out := make([]sourceView, len(list))
 	for i := range list {
 		v := &out[i]
-		v.SourceInfo, v.Day, v.Pending = list[i], counts.Sources[list[i].Name], pending[list[i].Name]
-		v.All = v.Day.Accepted + v.Day.Rejected + v.Day.Challenge
-		v.PerHour = float64(v.All) / countRange.Hours()
-		s.lastOf(ctx, v)
+		*v = measured[list[i].Name]
+		v.SourceInfo = list[i] // as it is now: a pause shows at once
 		switch {
 		case v.Path == "":
 			v.State = "gone"
@@ -185,7 +218,8 @@ func (s *Server) oneSource(ctx context.Context, name string) (sourceView, *probl
 	if i < 0 {
 		return sourceView{}, refuse(http.StatusNotFound, "not_found", fmt.Sprintf("no source is called %q", name))
 	}
-	return s.viewSources(ctx, list[i:i+1])[0], nil
+	all := s.viewSources(ctx, list)
+	return all[slices.IndexFunc(all, func(v sourceView) bool { return v.Name == name })], nil
 }
 
 func (s *Server) pagePause(w http.ResponseWriter, r *http.Request, who secretToken) *problem {

@@ -1,12 +1,9 @@
 package admin
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"time"
-
-	"penstock/archive"
 )
 
 const (
@@ -18,9 +15,16 @@ const (
 
 // stream sends rows as they reach the index: `delivery` events with the row as data (the
 // same id again when its outcome changes), and `dropped` with a count where the client
-// was too slow.
+// was too slow. With brief=true it says `changed` and how many, now and then: a page that
+// fetches itself again needs no more.
 func (s *Server) stream(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
-	f, p := s.filter(r.URL.Query(), who)
+	v := r.URL.Query()
+	brief := v.Get("brief") == "true"
+	if word := v.Get("brief"); word != "" && word != "true" && word != "false" {
+		return refuse(http.StatusBadRequest, "invalid_parameter", fmt.Sprintf("brief: %q is neither true nor false", word))
+	}
+	v.Del("brief")
+	f, p := s.filter(v, who)
 	if p != nil {
 		return p
 	}
@@ -35,31 +39,38 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, who secretToken)
 	}
 	s.metrics.streams.Inc()
 	defer s.metrics.streams.Dec()
-	rows, cancel := s.o.Archive.Subscribe()
-	defer cancel()
+	from, leave := s.hub.join(f, brief)
+	defer leave()
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("X-Accel-Buffering", "no")
 	w.WriteHeader(http.StatusOK)
 	e := &eventWriter{w: w, rc: http.NewResponseController(w)}
-	e.write(": penstock\n\n")
+	e.write([]byte(": penstock\n\n"))
 	e.flush()
 	beat := time.NewTicker(streamBeat)
 	defer beat.Stop()
+	var last time.Time
 	for e.err == nil {
 		select {
-		case row, open := <-rows:
+		case c, open := <-from.chunks:
 			if !open {
 				return nil
 			}
-			s.send(e, row, &f)
+			if brief {
+				c = s.gather(r, c, from, last.Add(briefEvery))
+				last = time.Now()
+			}
+			s.send(e, &c, brief)
 			// What is there already goes in one write.
-			for more := len(rows); more > 0 && e.err == nil; more-- {
-				s.send(e, <-rows, &f)
+			for more := len(from.chunks); more > 0 && e.err == nil; more-- {
+				if c, open = <-from.chunks; open {
+					s.send(e, &c, brief)
+				}
 			}
 			e.flush()
 		case <-beat.C:
-			e.write(": alive\n\n")
+			e.write([]byte(": alive\n\n"))
 			e.flush()
 		case <-r.Context().Done():
 			return nil
@@ -70,21 +81,41 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, who secretToken)
 	return nil
 }
 
-func (s *Server) send(e *eventWriter, row archive.TailRow, f *archive.Filter) {
-	if row.Dropped > 0 {
-		s.metrics.streamDropped.Add(float64(row.Dropped))
-		e.write(fmt.Sprintf("event: dropped\ndata: {\"dropped\":%d}\n\n", row.Dropped))
+// briefEvery is the least time between two events of a brief stream.
+const briefEvery = 500 * time.Millisecond
+
+// gather puts together what comes until then.
+func (s *Server) gather(r *http.Request, c chunk, from *listener, until time.Time) chunk {
+	rest := time.NewTimer(time.Until(until))
+	defer rest.Stop()
+	for {
+		select {
+		case more, open := <-from.chunks:
+			if !open {
+				return c
+			}
+			c.rows, c.dropped = c.rows+more.rows, c.dropped+more.dropped
+		case <-rest.C:
+			return c
+		case <-r.Context().Done():
+			return c
+		case <-s.closing:
+			return c
+		}
 	}
-	if row.Row.ID == "" || !row.Matches(f) {
-		return
+}
+
+func (s *Server) send(e *eventWriter, c *chunk, brief bool) {
+	if c.dropped > 0 {
+		s.metrics.streamDropped.Add(float64(c.dropped))
+		e.write(fmt.Appendf(nil, "event: dropped\ndata: {\"dropped\":%d}\n\n", c.dropped))
 	}
-	b, err := json.Marshal(row.Row)
-	if err != nil {
-		e.err = err
-		return
+	switch {
+	case brief && c.rows > 0:
+		e.write(fmt.Appendf(nil, "event: changed\ndata: {\"rows\":%d}\n\n", c.rows))
+	case len(c.text) > 0:
+		e.write(c.text)
 	}
-	// JSON has no raw line breaks, so nothing in a row can begin a field of its own.
-	e.write("event: delivery\nid: " + row.Row.ID + "\ndata: " + string(b) + "\n\n")
 }
 
 // eventWriter writes until something fails; each write has its own deadline, in place of
@@ -95,13 +126,13 @@ type eventWriter struct {
 	err error
 }
 
-func (e *eventWriter) write(text string) {
+func (e *eventWriter) write(text []byte) {
 	if e.err != nil {
 		return
 	}
 	// Not every writer has deadlines (tests): then the client's own end counts.
 	_ = e.rc.SetWriteDeadline(time.Now().Add(streamWrite))
-	_, e.err = e.w.Write([]byte(text))
+	_, e.err = e.w.Write(text)
 }
 
 func (e *eventWriter) flush() {

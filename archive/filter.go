@@ -56,6 +56,9 @@ type Filter struct {
 
 	Limit  int    // rows of a page, 1..500; 0 = 50
 	Cursor string // Page.Next of the page before
+	// Budget is how long a page may look through the index; what it has found then is
+	// answered, with a Next. 0 = until the page is full (or full text's own time is up).
+	Budget time.Duration
 
 	fromText, toText string // as asked: -2h means another time on the next page
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -15,8 +16,12 @@ import (
 type Page struct {
 	Rows []Row `json:"deliveries"`
 	// Next is the cursor of what follows; "" at the end. A page may hold fewer rows than
-	// asked for, even none, and still have a Next: free text over very many rows, full text whose time was up.
+	// asked for, even none, and still have a Next: free text over very many rows, a Budget or
+	// full text whose time was up.
 	Next string `json:"next"`
+	// SearchedTo is there where the page ended before it was full: the time of receipt that
+	// the search got back to.
+	SearchedTo *time.Time `json:"searched_to,omitempty"`
 	// Progress is there where full text was searched.
 	Progress *Progress `json:"progress,omitempty"`
 }
@@ -223,6 +228,9 @@ func (x *index) query(ctx context.Context, f *Filter) (Page, error) {
 	defer done()
 	lower, upper := f.bounds(after, resumed)
 	s := &scan{x: x, f: f, limit: limit, needle: lowerASCII(f.Q), page: Page{Rows: make([]Row, 0, min(limit, 64))}}
+	if f.Budget > 0 {
+		s.until = time.Now().Add(f.Budget)
+	}
 	if bytes.Compare(lower, upper) < 0 {
 		if vs := f.values(); len(vs) == 0 {
 			err = s.rows(ctx, lower, upper)
@@ -266,16 +274,38 @@ type scan struct {
 	last   order // of the last row on the page
 	seen   order // the last place that was looked at
 	steps  int
+	until  time.Time // zero: no bound
+}
+
+const (
+	// stepsBetweenYields: some 100 us of looking. Whoever else can run goes first then: a
+	// search that finds little would keep a CPU for the scheduler's whole 10 ms, and an
+	// answer to a provider would wait for it.
+	stepsBetweenYields = 64
+	stepsBetweenLooks  = 64 // at the clock; a step of an intersection may be several seeks
+)
+
+// at is the time of receipt.
+func (o order) at() time.Time {
+	return time.Unix(0, int64(^binary.BigEndian.Uint64(o[:8]))).UTC() //nolint:gosec // what makeOrder took from an int64
 }
 
 // step counts work; it reports that the page must end before o.
 func (s *scan) step(ctx context.Context, o order) (bool, error) {
 	s.steps++
-	if s.steps%1024 == 0 && ctx.Err() != nil {
-		return true, ctx.Err()
+	over := s.steps > s.x.maxScan
+	if s.steps%stepsBetweenYields == 0 {
+		runtime.Gosched()
 	}
-	if s.steps > s.x.maxScan {
-		s.page.Next = s.f.cursor(s.seen)
+	if s.steps%stepsBetweenLooks == 0 {
+		if ctx.Err() != nil {
+			return true, ctx.Err()
+		}
+		over = over || !s.until.IsZero() && time.Now().After(s.until)
+	}
+	if over {
+		at := s.seen.at()
+		s.page.Next, s.page.SearchedTo = s.f.cursor(s.seen), &at
 		return true, nil
 	}
 	s.seen = o

@@ -449,3 +449,39 @@ func TestTailDropsAndCounts(t *testing.T) {
 		t.Fatal("channel is open after close")
 	}
 }
+
+// A page whose time is up says how far it came, and the pages together are the whole.
+func TestQueryBudget(t *testing.T) {
+	g := newFakeLogs(21)
+	g.run(2500)
+	x := memIndex(t)
+	g.feed(t, x, 1)
+	list := buildModel(g)
+	q := list[len(list)-len(list)/4].d.ID // far back
+	whole := all(t, x, Filter{Q: q})
+	f := Filter{Q: q, Budget: 1}
+	var rows []Row
+	early := 0
+	for {
+		p, err := x.query(t.Context(), &f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows = append(rows, p.Rows...)
+		if p.SearchedTo != nil {
+			early++
+			if p.Next == "" || len(p.Rows) > 0 && p.Rows[len(p.Rows)-1].ReceivedAt.Before(*p.SearchedTo) {
+				t.Fatalf("searched to %s, next %q, with %d rows", p.SearchedTo, p.Next, len(p.Rows))
+			}
+		}
+		if f.Cursor = p.Next; f.Cursor == "" {
+			break
+		}
+	}
+	if early == 0 || len(whole) == 0 {
+		t.Error("no page ended before it was full")
+	}
+	if !reflect.DeepEqual(rows, whole) {
+		t.Errorf("%d rows by pages, %d in one go", len(rows), len(whole))
+	}
+}

@@ -42,6 +42,16 @@ func main() {
 		}
 		return
 	}
+	if len(os.Args) > 1 && (os.Args[1] == "admin" || os.Args[1] == "admins") {
+		bench := adminBench
+		if os.Args[1] == "admins" {
+			bench = crowd
+		}
+		if err := bench(os.Args[2:]); err != nil {
+			fatal(err)
+		}
+		return
+	}
 	o, err := readOptions()
 	if err == nil {
 		err = run(o)

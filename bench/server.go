@@ -68,22 +68,7 @@ func start(o *options, candidate, id string, t traffic) (*server, error) {
 		s.profile = filepath.Join(o.out, "profile-"+id+".pb.gz")
 		s.cmd.Env = append(s.cmd.Env, profile.Env+"="+s.profile)
 	}
-	log, err := os.Create(filepath.Join(o.out, candidate+".log"))
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close()
-	s.cmd.Stdout, s.cmd.Stderr = log, log
-	if err := s.cmd.Start(); err != nil {
-		return nil, err
-	}
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if c, err := net.Dial("tcp", s.addr); err == nil {
-			return s, c.Close()
-		}
-	}
-	s.stop()
-	return nil, fmt.Errorf("%s did not listen on %s; see %s", candidate, s.addr, log.Name())
+	return s, s.launch(filepath.Join(o.out, candidate+".log"), time.Minute)
 }
 
 const config = `ingest: {listen: %q, max_connections: 8192, max_conns_per_ip: 8192}

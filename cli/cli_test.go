@@ -14,6 +14,7 @@ import (
 
 	"penstock/config"
 	"penstock/forward"
+	"penstock/notify"
 	"penstock/provider"
 )
 
@@ -33,6 +34,8 @@ func (r realCatalogue) Provider(name string) (config.ProviderInfo, bool) {
 func (r realCatalogue) Names() []string { return r.c.Names() }
 
 func (r realCatalogue) Route(when string) error { return forward.CheckRoute(when) }
+
+func (r realCatalogue) Where(where string) error { return notify.CheckWhere(where) }
 
 func (r realCatalogue) Inline(n ast.Node) (config.ProviderInfo, error) {
 	d, err := provider.FromNode(n)

@@ -32,7 +32,7 @@ func NotifyConfig(c *config.Config) (notify.Config, error) {
 	}
 	for i := range c.Notify.Rules {
 		r := &c.Notify.Rules[i]
-		out.Rules = append(out.Rules, notify.Rule{Name: r.Name, When: r.When, Sources: r.Sources, Channels: r.Channels, Types: r.Types, Match: r.Match,
+		out.Rules = append(out.Rules, notify.Rule{Name: r.Name, When: r.When, Sources: r.Sources, Channels: r.Channels, Types: r.Types, Match: r.Match, Where: r.Where,
 			Reasons: r.Reasons, Count: r.Count, Within: r.Within, Above: r.Above, After: r.After, Floor: r.Floor, Factor: r.Factor, Share: r.Share,
 			Free: int64(r.Free), Group: r.Group, Again: r.Again, Template: r.Template})
 	}

@@ -225,7 +225,7 @@ type SASL struct {
 
 // Tracing is where traces go.
 type Tracing struct {
-	Endpoint string  `yaml:"endpoint" required:"true" check:"url" doc:"OTLP over HTTP, such as http://127.0.0.1:4318"`
+	Endpoint string  `yaml:"endpoint" required:"true" check:"url" doc:"OTLP over HTTP, such as http://127.0.0.1:4318; headers that it wants stand in the variable OTEL_EXPORTER_OTLP_HEADERS"`
 	Sample   float64 `yaml:"sample" default:"0.05" min:"0" max:"1" doc:"share of the batches that are traced"`
 }
 
@@ -332,6 +332,8 @@ type Catalogue interface {
 	// Route says what is wrong with the expression of a route; its message begins with
 	// the place in the expression, "line:column: ".
 	Route(when string) error
+	// Where says the same of the condition of an event notification.
+	Where(where string) error
 }
 
 // ProviderInfo is what a definition wants of a source.

@@ -31,6 +31,8 @@ func (c catalogue) Names() []string {
 }
 
 // Route refuses what holds "wrong", at its place.
+func (c catalogue) Where(where string) error { return c.Route(where) }
+
 func (c catalogue) Route(when string) error {
 	if i := strings.Index(when, "wrong"); i >= 0 {
 		return fmt.Errorf("1:%d: unknown name wrong", i+1)

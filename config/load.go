@@ -50,6 +50,7 @@ func Parse(name string, text []byte, cat Catalogue) (*Config, error) {
 			d.value(body, "", reflect.ValueOf(c).Elem(), reflect.StructField{})
 			d.sources(c, cat)
 			d.routes(c, cat)
+			d.wheres(c, cat)
 			d.validate(c)
 		}()
 	}

@@ -46,6 +46,7 @@ type NotifyRule struct {
 	Sources  []string          `yaml:"sources" doc:"which sources it is about; unset = all"`
 	Types    []string          `yaml:"types" doc:"event: types, canonical or the provider's; * at the end stands for the rest"`
 	Match    map[string]string `yaml:"match" doc:"event: fields that the event must have, such as currency: EUR; * at the end stands for the rest"`
+	Where    string            `yaml:"where" check:"when" doc:"event: a condition over the event, such as amount.minor > 100000 and type startsWith \"payment.\"; docs/notifications.md lists the names"`
 	Reasons  []string          `yaml:"reasons" doc:"refusals: reasons of refusal; declines: reasons of failure; unset = all"`
 	Count    int               `yaml:"count" default:"0" min:"0" max:"1000000" doc:"refusals, repeats: from so many on (10, 20); declines: among at least so many payments (20)"`
 	Within   time.Duration     `yaml:"within" min:"1s" max:"7d" doc:"refusals, declines, repeats: the time that is looked at (5m, 1h, 1h)"`
@@ -69,7 +70,7 @@ var ruleKeys = map[string]struct {
 	keys     []string
 	defaults func(*NotifyRule)
 }{
-	"event": {[]string{"types", "match"}, func(*NotifyRule) {}},
+	"event": {[]string{"types", "match", "where"}, func(*NotifyRule) {}},
 	"refusals": {[]string{"reasons", "count", "within"}, func(r *NotifyRule) {
 		orElse(&r.Count, 10)
 		orElse(&r.Within, 5*time.Minute)
@@ -176,7 +177,7 @@ func (d *decoder) rule(c *Config, r *NotifyRule, path string, channels map[strin
 	if !known {
 		return
 	}
-	for _, key := range []string{"types", "match", "reasons", "count", "within", "above", "after", "floor", "factor", "share", "free"} {
+	for _, key := range []string{"types", "match", "where", "reasons", "count", "within", "above", "after", "floor", "factor", "share", "free"} {
 		if p, set := d.at[path+"."+key]; set && !slices.Contains(kind.keys, key) {
 			d.fail(p, path+"."+key, "is not for when: "+r.When, "here count: "+strings.Join(kind.keys, ", "))
 		}
@@ -185,7 +186,7 @@ func (d *decoder) rule(c *Config, r *NotifyRule, path string, channels map[strin
 	if _, sources := d.at[path+".sources"]; sources && (r.When == "lag" || r.When == "disk") {
 		d.fail(d.where(path+".sources"), path+".sources", "is not for when: "+r.When, "it is about the whole gateway")
 	}
-	if r.When == "event" && len(r.Types) == 0 && len(r.Match) == 0 {
+	if r.When == "event" && len(r.Types) == 0 && len(r.Match) == 0 && r.Where == "" {
 		d.fail(d.where(path), path+".types", "is missing", "name the types, such as [payment.failed, dispute.*]")
 	}
 	for i, name := range r.Channels {

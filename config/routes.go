@@ -49,7 +49,7 @@ func (d *decoder) routeList(c *Config, list []Route, path string, cat Catalogue)
 		}
 		names[r.Name] = i
 		if n, ok := d.raw[p+".when"]; ok {
-			d.when(n, p+".when", r.When, cat)
+			d.when(n, p+".when", r.When, cat.Route)
 		}
 	}
 }
@@ -69,13 +69,23 @@ func (d *decoder) route(c *Config, r *Route, path string) {
 	}
 }
 
+// wheres checks the conditions of notifications.
+func (d *decoder) wheres(c *Config, cat Catalogue) {
+	for i := range c.Notify.Rules {
+		p := fmt.Sprintf("notify.rules[%d].where", i)
+		if n, ok := d.raw[p]; ok {
+			d.when(n, p, c.Notify.Rules[i].Where, cat.Where)
+		}
+	}
+}
+
 // when checks an expression; what is wrong inside it is reported at its place in the file.
-func (d *decoder) when(n ast.Node, path, when string, cat Catalogue) {
+func (d *decoder) when(n ast.Node, path, when string, check func(string) error) {
 	if strings.TrimSpace(when) == "" {
 		d.fail(placeOf(n), path, "is empty", "write an expression; true takes every event")
 		return
 	}
-	err := cat.Route(when)
+	err := check(when)
 	if err == nil {
 		return
 	}

@@ -1,21 +1,15 @@
 package forward
 
 import (
-	"errors"
 	"fmt"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/expr-lang/expr"
-	"github.com/expr-lang/expr/ast"
-	"github.com/expr-lang/expr/file"
-	"github.com/expr-lang/expr/parser"
-	"github.com/expr-lang/expr/vm"
 	"go.uber.org/zap"
 
 	"penstock/archive"
+	"penstock/expression"
 	"penstock/provider"
 )
 
@@ -34,12 +28,8 @@ type Routes struct{ list []compiledRoute }
 
 type compiledRoute struct {
 	Route
-	when *vm.Program
+	when *expression.Program
 }
-
-// maxWhen bounds an expression: what no person reads is no routing rule, and its time is
-// bounded by its length.
-const maxWhen = 1000
 
 // CompileRoutes compiles the routes of a source; a route without a name is called by its
 // number, from 1.
@@ -52,7 +42,7 @@ func CompileRoutes(rs []Route) (*Routes, error) {
 		if r.Name == "" {
 			r.Name = strconv.Itoa(i + 1)
 		}
-		when, err := compileWhen(r.When)
+		when, err := expression.Compile(r.When, routeEnv{})
 		if err != nil {
 			return nil, fmt.Errorf("route %s: %w", r.Name, err)
 		}
@@ -64,7 +54,7 @@ func CompileRoutes(rs []Route) (*Routes, error) {
 // CheckRoute says what is wrong with an expression; the message begins with its place in
 // the expression, "line:column: ".
 func CheckRoute(when string) error {
-	_, err := compileWhen(when)
+	_, err := expression.Compile(when, routeEnv{})
 	return err
 }
 
@@ -119,67 +109,6 @@ func routeEnvOf(info *SourceInfo, d *archive.Delivery, e *provider.Event) routeE
 	return env
 }
 
-// routeWords are the functions that an expression may call. None takes longer than its
-// arguments are long, and none makes something larger than they are.
-var routeWords = [...]string{"lower", "upper", "trim", "len"}
-
-func compileWhen(when string) (*vm.Program, error) {
-	if n := len(when); n > maxWhen {
-		return nil, fmt.Errorf("1:1: has %d bytes; an expression has at most %d", n, maxWhen)
-	}
-	opts := []expr.Option{expr.Env(routeEnv{}), expr.AsBool(), expr.DisableAllBuiltins()}
-	for _, w := range routeWords {
-		opts = append(opts, expr.EnableBuiltin(w))
-	}
-	// Looked at before it is compiled: folding constants would build what is refused here.
-	if tree, err := parser.Parse(when); err == nil {
-		b := bounded{}
-		ast.Walk(&tree.Node, &b)
-		if b.err != nil {
-			return nil, placed(b.err.Bind(tree.Source))
-		}
-	}
-	prog, err := expr.Compile(when, opts...)
-	if err != nil {
-		return nil, placed(err)
-	}
-	return prog, nil
-}
-
-// bounded refuses what can run long or grow: loops, ranges, and patterns made at run time.
-type bounded struct{ err *file.Error }
-
-// Visit looks at one node; children come before their parents.
-func (b *bounded) Visit(n *ast.Node) {
-	say := ""
-	switch n := (*n).(type) {
-	case *ast.BuiltinNode:
-		if !slices.Contains(routeWords[:], n.Name) {
-			say = "there is no function " + n.Name + " here; there are " + strings.Join(routeWords[:], ", ")
-		}
-	case *ast.BinaryNode:
-		_, constant := n.Right.(*ast.StringNode)
-		switch {
-		case n.Operator == "..":
-			say = "ranges (..) are not used here; compare with < and >"
-		case n.Operator == "matches" && !constant:
-			say = "a pattern of matches must stand here in quotes"
-		}
-	}
-	if say != "" && b.err == nil {
-		b.err = &file.Error{Location: (*n).Location(), Message: say}
-	}
-}
-
-// placed puts an error of the expression's compiler as "line:column: message".
-func placed(err error) error {
-	var fe *file.Error
-	if !errors.As(err, &fe) {
-		return fmt.Errorf("1:1: %w", err)
-	}
-	return fmt.Errorf("%d:%d: %s", max(fe.Line, 1), fe.Column+1, fe.Message)
-}
-
 // destination is where one event goes by one route.
 type destination struct {
 	topic   string
@@ -216,7 +145,7 @@ func (p *Pump) destinations(info *SourceInfo, d *archive.Delivery, e *provider.E
 	env := routeEnvOf(info, d, e)
 	for i := range info.Routes.list {
 		r := &info.Routes.list[i]
-		takes, err := runRoute(r, env)
+		takes, err := r.when.Run(env)
 		if err != nil {
 			p.routeFailed(info, r, err)
 			continue
@@ -250,12 +179,6 @@ func (p *Pump) destinations(info *SourceInfo, d *archive.Delivery, e *provider.E
 	return out
 }
 
-func runRoute(r *compiledRoute, env routeEnv) (bool, error) {
-	out, err := expr.Run(r.when, env)
-	takes, _ := out.(bool)
-	return takes, err
-}
-
 func goesTo(out []destination, topic string) bool {
 	for i := range out {
 		if out[i].topic == topic {
@@ -271,7 +194,7 @@ func (p *Pump) routeFailed(info *SourceInfo, r *compiledRoute, err error) {
 	p.met.routeErrors.WithLabelValues(info.Name, r.Name).Inc()
 	if _, told := p.routeTold.LoadOrStore(info.Name+"\x00"+r.Name+"\x00"+r.When, true); !told {
 		p.log.Error("a route's expression fails and does not take the event; said once, counted in penstock_route_errors_total",
-			zap.String("source", info.Name), zap.String("route", r.Name), zap.Error(placed(err)))
+			zap.String("source", info.Name), zap.String("route", r.Name), zap.Error(expression.Placed(err)))
 	}
 }
 

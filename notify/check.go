@@ -40,6 +40,11 @@ func Check(c Config) error {
 				errs = append(errs, fmt.Errorf("rule %s: match: an event has no field %q; known: %s", r.Name, name, strings.Join(sortedKeys(fields), ", ")))
 			}
 		}
+		if r.Where != "" {
+			if err := CheckWhere(r.Where); err != nil {
+				errs = append(errs, fmt.Errorf("rule %s: where: %w", r.Name, err))
+			}
+		}
 		if err := checkTemplate(r.Template); err != nil {
 			errs = append(errs, fmt.Errorf("rule %s: template: %w", r.Name, err))
 		}

@@ -72,6 +72,7 @@ type Rule struct {
 	Channels   []string          // none: all
 	Types      []string          // event: canonical types or the provider's, * at the end stands for the rest
 	Match      map[string]string // event: fields of the event, * at the end stands for the rest
+	Where      string            // event: a condition over the event, as routes have them
 	Reasons    []string          // refusals, declines; none: all
 	Count      int               // refusals, repeats: from so many on; declines: of at least so many payments
 	Within     time.Duration     // refusals, repeats, declines

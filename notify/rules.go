@@ -6,12 +6,18 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"penstock/expression"
 )
 
 // rule is a Rule in force with what it has seen.
 type rule struct {
 	Rule
 	state *ruleState
+
+	where      *expression.Program // nil: every event
+	whereReads bool                // it looks at what an outcome lacks
+	whereTold  bool                // that it fails
 }
 
 // ruleState is what a rule keeps over a restart.
@@ -49,7 +55,9 @@ const (
 )
 
 func newRule(r Rule) *rule {
-	return &rule{Rule: r, state: &ruleState{Alerts: map[string]*alert{}, Windows: map[string]*window{}}}
+	out := &rule{Rule: r, state: &ruleState{Alerts: map[string]*alert{}, Windows: map[string]*window{}}}
+	out.compileWhere()
+	return out
 }
 
 // follows says whether the rule looks at the log.
@@ -83,7 +91,7 @@ var fields = map[string]func(*Event) string{
 }
 
 // wants says whether an event rule is about the event. What costs a read comes last.
-func (r *rule) wants(ev *Event) bool {
+func (e *Engine) wants(r *rule, ev *Event) bool {
 	if ev.Outcome == "" || ev.Outcome == "duplicate" || ev.Outcome == "held" {
 		return false
 	}
@@ -102,7 +110,13 @@ func (r *rule) wants(ev *Event) bool {
 			return false
 		}
 	}
+	if !r.whereReads && !e.holds(r, ev) {
+		return false
+	}
 	ev.complete()
+	if r.whereReads && !e.holds(r, ev) {
+		return false
+	}
 	for name, pattern := range r.Match {
 		if inDelivery[name] && !like(pattern, fields[name](ev)) {
 			return false
@@ -139,7 +153,7 @@ func (e *Engine) observe(ev *Event) {
 	now := e.o.Now()
 	for _, r := range e.rules {
 		switch {
-		case r.When == WhenEvent && r.wants(ev):
+		case r.When == WhenEvent && e.wants(r, ev):
 			e.collect(r, ev, now)
 		case r.When == WhenRepeats && ev.Outcome == "duplicate":
 			ev.complete()

@@ -24,6 +24,7 @@ type receiver struct {
 	mu     sync.Mutex
 	spans  []*otlp.Span
 	path   string
+	key    string            // the header that a collector lets senders in by
 	labels map[string]string // of the resource
 }
 
@@ -50,7 +51,7 @@ func newReceiver(t *testing.T) *receiver {
 		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.path = req.URL.Path
+		r.path, r.key = req.URL.Path, req.Header.Get("X-Api-Key")
 		for _, rs := range in.ResourceSpans {
 			for _, a := range rs.Resource.Attributes {
 				r.labels[a.Key] = a.Value.GetStringValue()
@@ -65,6 +66,23 @@ func newReceiver(t *testing.T) *receiver {
 }
 
 const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+// TestHeaders: OpenTelemetry's own variables name the headers that a collector wants.
+func TestHeaders(t *testing.T) {
+	t.Setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-api-key=let%20me%20in,x-other=1")
+	r := newReceiver(t)
+	tr, err := New(Options{Endpoint: r.URL, Sample: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr.Stage(Stage{Name: "archive.commit", Start: time.Now(), End: time.Now()})
+	if err := tr.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.spans) != 1 || r.key != "let me in" {
+		t.Errorf("%d spans came with the key %q", len(r.spans), r.key)
+	}
+}
 
 // TestStages: what a stage did arrives as a span, with its times and links.
 func TestStages(t *testing.T) {

@@ -10,11 +10,14 @@
   let fetching = null, again = false;
   const busy = () => one('details.confirm[open]') !== null;
 
+  let took = 0;
   async function load() {
+    const began = Date.now();
     const answer = await fetch(location.href, { headers: { Accept: 'text/html' } });
     if (!answer.ok) throw new Error('status ' + answer.status);
     if (answer.redirected) { location.reload(); return; }
     const next = new DOMParser().parseFromString(await answer.text(), 'text/html');
+    took = Date.now() - began;
     for (const old of all('[data-swap]')) {
       const fresh = next.getElementById(old.id);
       if (fresh && fresh.innerHTML !== old.dataset.was) swap(old, fresh);
@@ -44,10 +47,31 @@
     return fetching;
   }
   let timer = null;
-  function later() { if (timer === null) timer = setTimeout(() => { timer = null; refresh(); }, 500); }
+  // A gateway that takes long to answer has enough to do.
+  function later() { if (timer === null) timer = setTimeout(() => { timer = null; refresh(); }, Math.min(10000, Math.max(300, 5 * took))); }
 
   const every = Number((one('main') || {}).dataset.refresh || 0);
   if (every) setInterval(() => { if (!document.hidden && !busy()) refresh(); }, every * 1000);
+
+  // ---- a search that has found nothing yet goes on by itself ----
+  // Each step is a page of its own, so that nobody else waits for a long search.
+  async function onward(root, left) {
+    const link = one('[data-further]', root);
+    if (!link) return;
+    if (left === 0) return; // from here on by hand
+    const answer = await fetch(link.href, { headers: { Accept: 'text/html' } });
+    if (!answer.ok || answer.redirected) return;
+    const next = new DOMParser().parseFromString(await answer.text(), 'text/html');
+    if (one('[data-further]', next)) {
+      const says = one('.reached'), reached = one('.reached', next), shown = one('[data-further]');
+      if (!shown) return; // the view has changed meanwhile
+      shown.href = one('[data-further]', next).href;
+      if (says && reached) says.textContent = reached.textContent;
+      return onward(next, left - 1);
+    }
+    location.replace(link.href);
+  }
+  onward(document, 200).catch(() => {});
 
   // ---- live rows ----
   const live = one('#live');
@@ -62,13 +86,13 @@
       button.textContent = paused ? 'Go on' : 'Pause';
       button.setAttribute('aria-pressed', String(paused));
     };
-    const came = () => { if (paused) { waiting++; say(); } else later(); };
+    const came = (e) => { if (paused) { waiting += Number((/"rows":(\d+)/.exec(e.data) || [0, 1])[1]); say(); } else later(); };
     const open = () => {
       if (source) return;
       source = new EventSource(live.dataset.stream);
       source.addEventListener('open', () => { say(); if (!paused) later(); });
       source.addEventListener('error', say);
-      source.addEventListener('delivery', came);
+      source.addEventListener('changed', came);
       source.addEventListener('dropped', came);
     };
     const close = () => { if (source) { source.close(); source = null; } };
