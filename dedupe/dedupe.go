@@ -273,10 +273,10 @@ func ConflictID(id, content archive.Identity) archive.Identity {
 func (d *Deduper) conclude(c *Claim, a *Answer, r reply, ready bool) {
 	switch r.state {
 	case replyDelivered:
-		if r.delivery != c.Delivery {
-			d.found(c, a, r.delivery, r.content)
-			return
-		}
+		// Also when it is this very delivery: its outcome was synced before Redis was told, so
+		// an archive that does not know it was set back to an older copy. Kafka has the event.
+		d.found(c, a, r.delivery, r.content)
+		return
 	case replyForeign:
 		d.drop(a.ID)
 		a.Verdict, a.Of, a.Reason = Park, r.delivery, "claimed by node "+r.node

@@ -149,7 +149,7 @@ func TestTruth(t *testing.T) {
 		{name: "this node's claim of another delivery that is not in flight", value: func(d *Deduper) string { return d.redis.claimValue(key(d), "x") }, verdict: Publish},
 		{name: "another node's claim", value: func(d *Deduper) string { return "P:" + keyHash(key(d)) + ":n2:x" }, verdict: Park, of: "x"},
 		{name: "a confirm", value: func(d *Deduper) string { return confirm(d, "x", content) }, content: content, verdict: Duplicate, of: "x"},
-		{name: "own confirm", value: func(d *Deduper) string { return confirm(d, "me", content) }, content: content, verdict: Publish},
+		{name: "own confirm", value: func(d *Deduper) string { return confirm(d, "me", content) }, content: content, verdict: Duplicate, of: "me"},
 		{name: "a confirm with other content", value: func(d *Deduper) string { return confirm(d, "x", other) }, content: content, verdict: Conflict, of: "x"},
 		{name: "a confirm of another key", value: func(d *Deduper) string {
 			return "D:" + keyHash("penstock:else") + ":x:" + hex.EncodeToString(content[:])
