@@ -54,7 +54,7 @@ func serve(ctx context.Context, conf *config.Config, cat config.Catalogue, o cli
 			return err
 		}
 	}
-	p, err := build(conf, log, cat)
+	p, err := build(conf, log, cat, o.Dev)
 	if err != nil {
 		given.close()
 		return err

@@ -50,7 +50,7 @@ func newRig(t *testing.T, sources string) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.p, err = build(conf, zap.NewNop(), cat); err != nil {
+	if r.p, err = build(conf, zap.NewNop(), cat, false); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

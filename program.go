@@ -58,6 +58,7 @@ type program struct {
 	tracer  *trace.Tracer // nil: nobody traces
 	audit   *admin.Audit
 	cat     config.Catalogue
+	dev     bool
 
 	sockets   sockets        // listeners, and connections from the process before
 	listens   *config.Config // what was in force when they were opened
@@ -72,14 +73,14 @@ type program struct {
 }
 
 // build makes the parts in the order of the pipeline; nothing listens yet.
-func build(conf *config.Config, log *zap.Logger, cat config.Catalogue) (*program, error) {
+func build(conf *config.Config, log *zap.Logger, cat config.Catalogue, dev bool) (*program, error) {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "penstock_build_info", Help: "Always 1; the labels say what runs."}, []string{"version"})
 	reg.MustRegister(info)
 	info.WithLabelValues(cli.Version).Set(1)
 
-	p := &program{log: log, cat: cat, asked: make(chan chan<- error), epochs: &epochs{opened: make(chan struct{}), known: map[uint64]*forward.SourceInfo{}}}
+	p := &program{log: log, cat: cat, dev: dev, asked: make(chan chan<- error), epochs: &epochs{opened: make(chan struct{}), known: map[uint64]*forward.SourceInfo{}}}
 	p.conf.Store(conf)
 	sealing, err := cli.ArchiveEncryption(conf)
 	if err != nil {
@@ -321,7 +322,12 @@ func (p *program) noteAges(conf *config.Config) {
 	}
 }
 
+// warn logs what is worth a look in the configuration. In dev that is of our own making, a
+// source of every provider: what one of their schemes lacks is nothing to begin with.
 func (p *program) warn(warnings []string) {
+	if p.dev {
+		return
+	}
 	for _, w := range warnings {
 		p.log.Warn("configuration", zap.String("warning", w))
 	}

@@ -64,7 +64,7 @@ func newEdge(t *testing.T, dir string, sealed bool, sources string) *edge {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if e.p, err = build(conf, zap.NewNop(), cat); err != nil {
+	if e.p, err = build(conf, zap.NewNop(), cat, false); err != nil {
 		t.Fatal(err)
 	}
 	ln, err := e.p.ingest.Listen()
