@@ -29,7 +29,7 @@ type run struct {
 	prefix string
 	conf   string
 	menu   []fault
-	copies int // replication of topics
+	copies int // replication of topics; 0 = 1
 
 	counts  map[string]*count
 	skipped map[string]bool
@@ -53,7 +53,7 @@ dedupe: {window: 8d, redis: {addresses: ["%s"], prefix: "%s"}}
 forward:
   kafka: {brokers: ["%s"], topic: "%s.{source}", dead_letter_topic: "%s.dead", create_topics: {partitions: 3, replication: %d}, compression: zstd}
 sources:
-`, r.g.ingest, r.g.admin, adminToken, r.g.archive, r.redis.addr(), r.prefix, r.bootstrap(), r.prefix, r.prefix, r.copies)
+`, r.g.ingest, r.g.admin, adminToken, r.g.archive, r.redis.addr(), r.prefix, r.bootstrap(), r.prefix, r.prefix, max(1, r.copies))
 	for _, s := range r.load.senders {
 		conf := strings.TrimPrefix(strings.ReplaceAll(s.conf, "%MORE%", more), "\n    ")
 		if s.source == paused && strings.HasPrefix(conf, "{") {
@@ -118,7 +118,7 @@ func TestFaults(t *testing.T) {
 
 func newRun(t *testing.T, seed uint64, length time.Duration, rate int) *run {
 	t.Helper()
-	r := &run{t: t, prefix: fmt.Sprintf("flt%d", seed), menu: menu, copies: 1, counts: map[string]*count{}, skipped: map[string]bool{}}
+	r := &run{t: t, prefix: fmt.Sprintf("flt%d", seed), menu: menu, counts: map[string]*count{}, skipped: map[string]bool{}}
 	r.sv = startServices(t)
 	r.redis = newProxy(t, r.sv.redis, rand.New(rand.NewPCG(seed, 2)), speakRedis)
 	r.kafka = newProxy(t, r.sv.kafka, rand.New(rand.NewPCG(seed, 3)), speakKafka)
