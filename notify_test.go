@@ -123,6 +123,12 @@ func TestNotifications(t *testing.T) {
 	if m := c.of("money")[0].Data; m.Count != 1 || !strings.Contains(m.Text, "order order-2") || strings.Contains(m.Text, "order-1") {
 		t.Errorf("%+v", m)
 	}
+	// What is stopped between the channel's answer and its note of it is told again.
+	waitFor(t, "the note that it was taken", func() bool {
+		w := httptest.NewRecorder()
+		e.p.admin.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "http://localhost/metrics", nil))
+		return strings.Contains(w.Body.String(), "\npenstock_notifications_waiting 0\n")
+	})
 	stop()
 	e, _ = watched(t, dir, c, rules)
 	good("order-3")

@@ -83,6 +83,7 @@ type fullDisk struct {
 	waits map[uint64]bool // has no outcome: retention may not take it
 	next  int
 	state int // what the last commit said that was acknowledged
+	full  bool
 }
 
 func (f *fullDisk) open() {
@@ -166,6 +167,9 @@ func (f *fullDisk) there(when string, gone bool) {
 			lost++
 			continue
 		}
+		if errors.Is(err, ErrUnavailable) && f.full {
+			continue // recovery has it, and nowhere to carry it over to yet
+		}
 		if err != nil {
 			f.t.Fatalf("%s: acknowledged seq=%d: %v", when, d.Seq, err)
 		}
@@ -233,7 +237,7 @@ func TestFullDisk(t *testing.T) {
 }
 
 func testFullDisk(t *testing.T, dir string, sealed bool) {
-	f := &fullDisk{t: t, dir: filepath.Join(dir, "archive"), acked: map[string]*Delivery{}, waits: map[uint64]bool{}}
+	f := &fullDisk{t: t, dir: filepath.Join(dir, "archive"), acked: map[string]*Delivery{}, waits: map[uint64]bool{}, full: true}
 	t.Cleanup(func() { // after the archive is closed
 		if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)
@@ -296,6 +300,7 @@ func testFullDisk(t *testing.T, dir string, sealed bool) {
 		eventually(t, "deliveries are taken again", func() bool { return f.a.Append(d) == nil })
 		f.acked[d.ID], f.waits[d.Seq] = d, true
 	}
+	f.full = false
 	f.there("with space again", true)
 	f.found("with space again") // it opened on the full disk, without its index
 	_ = f.a.Close()
