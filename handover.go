@@ -87,6 +87,7 @@ func (p *program) prepare(ctx context.Context) (*successor, error) {
 		}
 		ln, ok := s.ln.(*net.TCPListener)
 		if !ok {
+			next.close()
 			return nil, fmt.Errorf("the %s listener is a %T", s.name, s.ln)
 		}
 		f, err := ln.File()

@@ -131,6 +131,12 @@ func (c *core) stop(g *gate, ev *parcel) {
 	c.bytes -= ev.unload()
 	ev.pass = nil
 	ev.arrived(false)
+	if c.listed(ev) {
+		g.list.push(ev.ref)
+		delete(c.redriven, ev)
+		c.works--
+		return
+	}
 	if ev.pinned() {
 		g.insert(ev)
 		return
@@ -140,6 +146,15 @@ func (c *core) stop(g *gate, ev *parcel) {
 		return
 	}
 	g.insert(ev)
+}
+
+// listed says that an event came out of a list and needs no more than to go into another: its
+// outcome held is in the log, and nothing is known of it that is not there. A source that is
+// resumed while its topic takes nothing would else fill the memory for events, and with that
+// full nothing is read any more, for no topic.
+func (c *core) listed(ev *parcel) bool {
+	return ev.redriven && ev.tr == nil && !ev.again && ev.replay == nil && ev.released == nil && ev.lost == nil &&
+		!ev.claimed && !ev.holding && !ev.stated && c.p.led.Load().state(ev.ref) == stateHeld
 }
 
 // hold writes the outcome held and keeps no more of the event than its place.
