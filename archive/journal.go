@@ -20,6 +20,7 @@ import (
 // except segment.mu while a file is opened or, once per segment, its footer is read.
 type journal struct {
 	dir    string
+	names  *names // of dir
 	o      journalOptions
 	log    *zap.Logger
 	met    journalMetrics

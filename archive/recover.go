@@ -61,6 +61,7 @@ type recovery struct {
 	floor      uint64 // number of the oldest segment that retention kept
 	head       segmentNote
 	look       bool          // nothing is repaired
+	names      *names        // of dir
 	keyed      bool          // there is a keyring
 	keys       *Keys         // of a check
 	carry      []carried     // what the next segment begins with
@@ -81,14 +82,18 @@ func (r *recovery) note(file, format string, args ...any) {
 // run does all steps. An error means that the directory cannot be read or was written
 // by another version; damage is no error.
 func (r *recovery) run() error {
-	names, err := r.fs.List(r.dir)
+	r.names = &names{fs: r.fs, dir: r.dir}
+	found, err := r.fs.List(r.dir)
 	if err != nil {
 		return fmt.Errorf("list %s: %w", r.dir, err)
 	}
-	if err := r.readHeaders(names); err != nil {
+	if !r.look {
+		_ = r.names.settle() // on a disk that cannot, nothing is removed, and whoever appends tries again
+	}
+	if err := r.readHeaders(found); err != nil {
 		return err
 	}
-	for _, name := range names {
+	for _, name := range found {
 		r.leftover(name)
 	}
 	r.chain()
@@ -97,6 +102,14 @@ func (r *recovery) run() error {
 		return r.tail(r.segs[n-1])
 	}
 	return nil
+}
+
+// remove takes a file away that others replace: not before these are there for good.
+func (r *recovery) remove(path string) error {
+	if err := r.names.settle(); err != nil {
+		return err
+	}
+	return r.fs.Remove(path)
 }
 
 // leftover deals with files that are no segments.
@@ -110,7 +123,7 @@ func (r *recovery) leftover(name string) {
 	if r.spares.known(name) {
 		return
 	}
-	if err := r.fs.Remove(r.path(name)); err != nil {
+	if err := r.remove(r.path(name)); err != nil {
 		r.note(name, "is left over and cannot be removed: %v", err)
 	}
 }
@@ -192,7 +205,7 @@ func (r *recovery) dropCovered() {
 		if r.look {
 			continue
 		}
-		if err := r.fs.Remove(seg.path); err != nil {
+		if err := r.remove(seg.path); err != nil {
 			r.note(seg.name, "is no longer needed and cannot be removed: %v", err)
 		}
 	}
@@ -401,7 +414,7 @@ func (r *recovery) bounds() {
 	for len(r.segs) > 1 && r.segs[0].head.tag.number < r.floor && r.segs[0].head.archive != 0 {
 		// Retention had removed it and a crash brought it back, or it is being removed.
 		if !r.look {
-			if err := r.fs.Remove(r.segs[0].path); err != nil {
+			if err := r.remove(r.segs[0].path); err != nil {
 				r.note(r.segs[0].name, "was removed by retention before and cannot be removed again: %v", err)
 				break
 			}

@@ -138,6 +138,10 @@ func (j *journal) install(f File, content []byte, tmp, name string) error {
 	if err := f.Sync(); err != nil {
 		return fmt.Errorf("sync header of segment %s: %w", name, err)
 	}
+	// The header names a predecessor.
+	if err := j.names.settle(); err != nil {
+		return fmt.Errorf("name segment %s: %w", name, err)
+	}
 	if err := j.o.FS.Rename(j.path(tmp), j.path(name)); err != nil {
 		return fmt.Errorf("name segment %s: %w", name, err)
 	}
