@@ -27,12 +27,11 @@ func OnSignal() {
 		var f *os.File
 		for range c {
 			var err error
-			switch {
-			case f == nil:
+			if f == nil {
 				if f, err = os.Create(path); err == nil {
 					err = pprof.StartCPUProfile(f)
 				}
-			default:
+			} else {
 				pprof.StopCPUProfile()
 				err = f.Close()
 				f = nil
