@@ -64,6 +64,7 @@ type Log interface {
 	Reader(from uint64) Reader
 	First() uint64
 	Synced() uint64
+	Indexed() uint64 // how far Query and Outcomes have got
 	Get(id string) (*archive.Delivery, error)
 	GetSeq(seq uint64) (*archive.Delivery, error)
 	Outcomes(seq uint64) ([]archive.Outcome, error)

@@ -12,7 +12,6 @@ import (
 
 	"github.com/oklog/ulid/v2"
 	"go.uber.org/zap"
-	"golang.org/x/time/rate"
 
 	"penstock/archive"
 )
@@ -28,20 +27,21 @@ const (
 // Job is a replay: publishing again on purpose. It asks no dedupe, proves nothing and
 // has its own lane and rate.
 type Job struct {
-	ID      string         `json:"id"`
-	State   string         `json:"state"`
-	By      string         `json:"by,omitempty"`
-	Created time.Time      `json:"created"`
-	Ended   time.Time      `json:"ended,omitzero"`
-	Rate    float64        `json:"rate"` // events per second
-	IDs     []string       `json:"ids,omitempty"`
-	Filter  archive.Filter `json:"filter,omitzero"`
-	Found   int            `json:"found"`    // deliveries
-	Events  int            `json:"events"`   // published again
-	Skipped int            `json:"skipped"`  // deliveries without a published event
-	Failed  int            `json:"failed"`   // events that became dead letters
-	LastSeq uint64         `json:"last_seq"` // deliveries up to here are through
-	Error   string         `json:"error,omitempty"`
+	ID       string         `json:"id"`
+	State    string         `json:"state"`
+	By       string         `json:"by,omitempty"`
+	Created  time.Time      `json:"created"`
+	Ended    time.Time      `json:"ended,omitzero"`
+	Rate     float64        `json:"rate"` // events per second
+	IDs      []string       `json:"ids,omitempty"`
+	Filter   archive.Filter `json:"filter,omitzero"`
+	Found    int            `json:"found"`               // deliveries
+	Events   int            `json:"events"`              // published again
+	Skipped  int            `json:"skipped"`             // deliveries without a published event
+	Failed   int            `json:"failed"`              // events that became dead letters
+	FirstSeq uint64         `json:"first_seq,omitempty"` // of the first delivery that it found
+	LastSeq  uint64         `json:"last_seq"`            // deliveries up to here are through
+	Error    string         `json:"error,omitempty"`
 }
 
 // ReplayRequest says what to publish again: deliveries by id, or all that a filter
@@ -57,7 +57,7 @@ type ReplayRequest struct {
 const maxJobs = 1000
 
 // maxReplayIDs bounds one request by ids.
-const maxReplayIDs = 1000
+const maxReplayIDs = 10_000
 
 // inLane is how many events of one job are on their way at once: enough to fill
 // batches, little enough to be no burden for live traffic.
@@ -172,13 +172,18 @@ func (j *job) end(state string, err error, now time.Time) {
 // done counts an event of the job; called by the core.
 func (j *job) done(o *archive.Outcome) {
 	j.mu.Lock()
+	j.counts(o)
+	j.mu.Unlock()
+	<-j.slots
+}
+
+// counts is done without the lane; the caller holds mu.
+func (j *job) counts(o *archive.Outcome) {
 	if o.Kind == archive.Published {
 		j.Events++
 	} else {
 		j.Failed++
 	}
-	j.mu.Unlock()
-	<-j.slots
 }
 
 func (p *Pump) saveJob(j *job) error {
@@ -224,123 +229,6 @@ func (p *Pump) trimJobs() {
 	}
 }
 
-// runJobs runs every running job in a goroutine of its own until ctx ends.
-func (p *Pump) runJobs(ctx context.Context) {
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	started := map[string]bool{}
-	for ctx.Err() == nil {
-		p.stateMu.Lock()
-		for id, j := range p.jobs {
-			if s := j.snapshot(); s.State == JobRunning && !started[id] {
-				started[id] = true
-				wg.Go(func() { p.runJob(ctx, j) })
-			}
-		}
-		p.stateMu.Unlock()
-		sleepCtx(ctx, 50*time.Millisecond)
-	}
-}
-
-func (p *Pump) runJob(ctx context.Context, j *job) {
-	jctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	j.mu.Lock()
-	j.cancel = cancel
-	j.mu.Unlock()
-	err := p.replayAll(jctx, j)
-	switch {
-	case ctx.Err() != nil:
-		return // goes on after the restart from LastSeq
-	case err != nil && jctx.Err() == nil:
-		j.end(JobFailed, err, p.o.Now())
-	default:
-		j.end(JobDone, nil, p.o.Now())
-	}
-	if err := p.saveJob(j); err != nil {
-		p.log.Warn("end of a replay job is not kept", zap.Error(err))
-	}
-}
-
-// replayAll finds the deliveries, then publishes them oldest first: an entity's history
-// is replayed in its order.
-func (p *Pump) replayAll(ctx context.Context, j *job) error {
-	seqs, err := p.find(ctx, j)
-	if err != nil {
-		return err
-	}
-	j.mu.Lock()
-	j.Found = len(seqs)
-	after := j.LastSeq
-	lim := rate.NewLimiter(rate.Limit(j.Rate), max(1, int(j.Rate/20)))
-	j.mu.Unlock()
-	saved := time.Now()
-	for _, seq := range seqs {
-		if seq <= after {
-			continue
-		}
-		if err := p.replayOne(ctx, j, seq, lim); err != nil {
-			return err
-		}
-		if time.Since(saved) > time.Second {
-			// A place is only kept when all before it has arrived.
-			if err := p.drainLane(ctx, j); err != nil {
-				return err
-			}
-			saved = time.Now()
-			j.mu.Lock()
-			j.LastSeq = seq
-			j.mu.Unlock()
-			if err := p.saveJob(j); err != nil {
-				return err
-			}
-		}
-	}
-	return p.drainLane(ctx, j)
-}
-
-func (p *Pump) drainLane(ctx context.Context, j *job) error {
-	for len(j.slots) > 0 {
-		sleepCtx(ctx, 2*time.Millisecond)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-	}
-	return nil
-}
-
-// find lists what the job means, ascending by seq.
-func (p *Pump) find(ctx context.Context, j *job) ([]uint64, error) {
-	var seqs []uint64
-	for _, id := range j.IDs {
-		d, err := p.o.Archive.Get(id)
-		if err != nil {
-			return nil, fmt.Errorf("replay delivery %s: %w", id, err)
-		}
-		seqs = append(seqs, d.Seq)
-	}
-	if len(j.IDs) == 0 {
-		f := j.Filter
-		f.Limit = archive.MaxLimit
-		for {
-			page, err := p.o.Archive.Query(ctx, f)
-			if err != nil {
-				return nil, fmt.Errorf("find what to replay: %w", err)
-			}
-			for i := range page.Rows {
-				if page.Rows[i].Verdict == archive.Accepted.String() {
-					seqs = append(seqs, page.Rows[i].Seq)
-				}
-			}
-			if f.Cursor = page.Next; f.Cursor == "" {
-				break
-			}
-		}
-	}
-	slices.Sort(seqs)
-	return slices.Compact(seqs), nil
-}
-
 // wasPublished says whether a delivery can be replayed: it has an event that was published,
 // or one that became a dead letter and is driven again.
 func (p *Pump) wasPublished(d *archive.Delivery) (bool, error) {
@@ -380,34 +268,44 @@ type encore struct {
 
 // toReplay picks what a job publishes of a delivery, by its outcomes in their order: what
 // was published, and the dead letters where the job names the delivery or asks for those.
-// A dead letter that this job has driven already is not published by it a second time.
-func toReplay(j *Job, os []archive.Outcome) []encore {
+// What this job did before it was cut off is done: it is not published a second time.
+func toReplay(j *Job, os []archive.Outcome) (todo []encore, done []*archive.Outcome) {
 	dead := map[int]*archive.Outcome{}
 	live := map[int]*archive.Outcome{}
+	mine := map[int]*archive.Outcome{}
 	for i := range os {
 		o := &os[i]
 		switch {
+		case o.Replay == j.ID:
+			mine[o.Item] = o
 		case isDeadLetter(*o):
 			dead[o.Item] = o
 		case isLivePublished(*o) && live[o.Item] == nil:
 			live[o.Item] = o
 		}
 	}
-	var out []encore
+	for _, o := range mine {
+		done = append(done, o)
+	}
+	drives := len(j.IDs) > 0 || j.Filter.Outcome == archive.Dead.String()
 	for item, o := range live {
-		if dead[item] == nil || o.At.Before(j.Created) {
-			out = append(out, encore{o, false})
+		switch {
+		case mine[item] != nil:
+		case dead[item] == nil || o.At.Before(j.Created):
+			todo = append(todo, encore{o, false})
+		case drives: // since the job began, so it is what the job was to do
+			done = append(done, o)
 		}
 	}
-	if len(j.IDs) > 0 || j.Filter.Outcome == archive.Dead.String() {
+	if drives {
 		for item, o := range dead {
-			if live[item] == nil {
-				out = append(out, encore{o, true})
+			if live[item] == nil && mine[item] == nil {
+				todo = append(todo, encore{o, true})
 			}
 		}
 	}
-	slices.SortFunc(out, func(a, b encore) int { return a.o.Item - b.o.Item })
-	return out
+	slices.SortFunc(todo, func(a, b encore) int { return a.o.Item - b.o.Item })
+	return todo, done
 }
 
 func isLivePublished(o archive.Outcome) bool { return o.Kind == archive.Published && o.Replay == "" }
@@ -416,58 +314,4 @@ func isLivePublished(o archive.Outcome) bool { return o.Kind == archive.Publishe
 func (p *Pump) outcomes(seq uint64) ([]archive.Outcome, error) {
 	os, err := p.o.Archive.Outcomes(seq)
 	return slices.DeleteFunc(os, func(o archive.Outcome) bool { return !p.ours(o.Sink) }), err
-}
-
-// replayOne sends the published events of one delivery again.
-func (p *Pump) replayOne(ctx context.Context, j *job, seq uint64, lim *rate.Limiter) error {
-	os, err := p.outcomes(seq)
-	if err != nil {
-		return fmt.Errorf("read outcomes of %d: %w", seq, err)
-	}
-	todo := toReplay(&Job{IDs: j.IDs, Filter: j.Filter, Created: j.Created}, os)
-	d, err := p.o.Archive.GetSeq(seq)
-	if err != nil || len(todo) == 0 {
-		j.mu.Lock()
-		j.Skipped++
-		j.mu.Unlock()
-		return nil
-	}
-	for i := range todo {
-		o := todo[i].o
-		ev := &parcel{ref: ref{d.Seq, o.Item}, delivery: d.ID, source: p.source(d.Source), replay: j, redrive: todo[i].redrive, unasked: true,
-			items: o.Items, received: d.ReceivedAt, repeats: o.Of}
-		if d.Verdict == archive.Rejected {
-			ev.released = &release{VerifiedBy: "operator"}
-		}
-		if err := p.load(ev); err != nil {
-			return err
-		}
-		ev.unasked = true
-		if err := lim.Wait(ctx); err != nil {
-			return err
-		}
-		if err := p.intoLane(ctx, j, ev); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (p *Pump) intoLane(ctx context.Context, j *job, ev *parcel) error {
-	select {
-	case j.slots <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	select {
-	case p.control <- func(c *core) {
-		c.works++
-		c.bytes += ev.size
-		c.stage(ev)
-	}:
-		return nil
-	case <-ctx.Done():
-		<-j.slots
-		return ctx.Err()
-	}
 }
