@@ -6,12 +6,14 @@ LDFLAGS := -s -w -X penstock/cli.Version=$(VERSION)
 T       ?= 30s
 SEED    ?=
 RATE    ?=
+N       ?= 1000000
+MOST    ?=
 
 # The linter is built once from the module proxy, outside go.mod, so that its dependencies stay its own.
 GOLANGCI_VERSION := v2.13.2
 GOLANGCI := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
 
-.PHONY: run build test unit check lint race fuzz bench bench-archive e2e browser kill faults faults-brokers away ack-redis-dead faults-sabotage services services-down clean bench-admin
+.PHONY: run build test unit check lint race fuzz bench bench-archive e2e browser kill faults faults-brokers away ack-redis-dead replay-beside faults-sabotage services services-down clean bench-admin
 
 run: ## everything in one process, nothing to install
 	$(GO) run . dev
@@ -42,6 +44,9 @@ away: ## Kafka away for T at RATE deliveries a second (T=10m RATE=2000): all ack
 
 ack-redis-dead: ## p99 of answers with a healthy and a dead Redis, five interleaved rounds of T
 	PENSTOCK_ACK_ROUND=$(T) PENSTOCK_FAULTS_RATE=$(RATE) $(GO) test -count=1 -timeout 0 -v -run '^TestAckRedisDead$$' ./test/faults
+
+replay-beside: ## N deliveries are replayed beside RATE a second of others (N=1000000 RATE=200; MOST= events a second of the replay): what the others wait, replayed/s, memory
+	PENSTOCK_REPLAY=$(N) PENSTOCK_REPLAY_RATE=$(MOST) PENSTOCK_FAULTS_RATE=$(RATE) $(GO) test -count=1 -timeout 0 -v -run '^TestReplayBeside$$' ./test/faults
 
 faults-sabotage: ## the same on builds that are broken on purpose: each must be found out
 	SEED=$(SEED) test/faults/sabotage.sh

@@ -31,7 +31,7 @@ func (o operator) Replay(ctx context.Context, s admin.Selection, by string) (adm
 	default:
 		return admin.Job{}, fmt.Errorf("%w: no sink %s is configured", admin.ErrConflict, s.Sink)
 	}
-	j, err := pump.Replay(ctx, forward.ReplayRequest{IDs: s.IDs, Filter: s.Filter, By: by})
+	j, err := pump.Replay(ctx, forward.ReplayRequest{IDs: s.IDs, Filter: s.Filter, Rate: s.Rate, By: by})
 	return adminJob(j), adminError(err)
 }
 
@@ -66,8 +66,8 @@ func (o operator) pumpOf(job string) *forward.Pump {
 
 func adminJob(j forward.Job) admin.Job {
 	out := admin.Job{ID: j.ID, Kind: "replay", State: j.State, By: j.By, Total: int64(j.Found), Done: int64(j.Events), Skipped: int64(j.Skipped), Failed: int64(j.Failed),
-		Error: j.Error, CreatedAt: j.Created}
-	if j.State == forward.JobRunning {
+		Rate: j.Rate, Error: j.Error, CreatedAt: j.Created}
+	if j.State == forward.JobRunning && j.Found == 0 { // still looking
 		out.Total = -1
 	}
 	if !j.Ended.IsZero() {

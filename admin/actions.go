@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/url"
 	"slices"
@@ -74,6 +75,7 @@ type selectionBody struct {
 	All    bool                       `json:"all"`
 	Force  bool                       `json:"force"`
 	Sink   string                     `json:"sink"`
+	Rate   float64                    `json:"rate"`
 }
 
 // maxSelectedIDs bounds a list of ids; a filter takes any number.
@@ -113,6 +115,15 @@ func (s *Server) selection(r *http.Request) (Selection, selectionBody, *problem)
 		body.Sink = sink
 	}
 	v.Del("sink")
+	if given := v.Get("rate"); given != "" {
+		if body.Rate, err = strconv.ParseFloat(given, 64); err != nil || body.Rate <= 0 {
+			return invalid("rate: %q is no number of events per second", given)
+		}
+	}
+	v.Del("rate")
+	if body.Rate < 0 || body.Rate > maxReplayRate || math.IsNaN(body.Rate) {
+		return invalid("rate: %v events per second; want a number up to %d", body.Rate, maxReplayRate)
+	}
 	for name, value := range body.Filter {
 		text, err := filterText(value)
 		if err != nil || v.Has(name) {
@@ -125,7 +136,7 @@ func (s *Server) selection(r *http.Request) (Selection, selectionBody, *problem)
 			return invalid("ids: want at most %d of them, and no filter beside", maxSelectedIDs)
 		}
 		note(r, describe(v, body))
-		return Selection{IDs: body.IDs, Sink: body.Sink}, body, nil
+		return Selection{IDs: body.IDs, Sink: body.Sink, Rate: body.Rate}, body, nil
 	}
 	f, err := archive.ParseFilter(v, s.o.Now())
 	if err != nil {
@@ -144,8 +155,11 @@ func (s *Server) selection(r *http.Request) (Selection, selectionBody, *problem)
 		}
 	}
 	note(r, describe(v, body))
-	return Selection{Filter: &f, Sink: body.Sink}, body, nil
+	return Selection{Filter: &f, Sink: body.Sink, Rate: body.Rate}, body, nil
 }
+
+// maxReplayRate is as good as no limit.
+const maxReplayRate = 1_000_000
 
 // describe is a selection in the audit log's words.
 func describe(filter url.Values, body selectionBody) string {
@@ -158,6 +172,9 @@ func describe(filter url.Values, body selectionBody) string {
 	}
 	if body.Force {
 		text += " force=true"
+	}
+	if body.Rate > 0 {
+		text += fmt.Sprintf(" rate=%v", body.Rate)
 	}
 	return text
 }

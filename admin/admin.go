@@ -46,7 +46,8 @@ var (
 type Selection struct {
 	IDs    []string
 	Filter *archive.Filter
-	Sink   string // kafka or http, for a replay; "" = the gateway's first one
+	Sink   string  // kafka or http, for a replay; "" = the gateway's first one
+	Rate   float64 // events per second of a replay; 0 = as many as the sink says
 }
 
 // Job is a piece of work over many deliveries.
@@ -58,6 +59,7 @@ type Job struct {
 	Query      string     `json:"query,omitempty"`
 	Total      int64      `json:"total"` // -1 while it is not known
 	Done       int64      `json:"done"`
+	Rate       float64    `json:"rate,omitempty"` // events per second at most
 	Skipped    int64      `json:"skipped"`
 	Failed     int64      `json:"failed"`
 	Error      string     `json:"error,omitempty"`

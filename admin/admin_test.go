@@ -204,10 +204,19 @@ func TestReplayAndReverify(t *testing.T) {
 	if w.work.filter.From.IsZero() {
 		t.Fatal("from is lost")
 	}
+	want(post("/api/v1/replays?rate=2000", `{"filter":{"source":"stripe"}}`), 202, "job-1", "replay [] by ops")
+	if w.work.rate != 2000 {
+		t.Fatalf("rate %v", w.work.rate)
+	}
+	want(post("/api/v1/replays", `{"all":true,"rate":1.5}`), 202, "job-1", "replay [] by ops")
+	if w.work.rate != 1.5 {
+		t.Fatalf("rate %v", w.work.rate)
+	}
 	want(post("/api/v1/replays", `{"ids":["a","b"]}`), 202, "job-1", "replay [a b] by ops")
 	want(post("/api/v1/replays", `{"all":true}`), 202, "job-1", "replay [] by ops")
 	for _, bad := range []string{"", "{}", `{"filter":{}}`, `{"filter":{"limit":5}}`, `{"filter":{"sorce":"x"}}`, `{"filter":{"source":["x"]}}`, `{"fliter":{"source":"x"}}`,
-		`{"filter":{"source":"x"}} {}`, `{"ids":["a"],"filter":{"source":"x"}}`, `{"filter":{"source":"x","cursor":"abc"}}`, `[`, `{"filter":{"source":"x"},"force":true}`} {
+		`{"filter":{"source":"x"}} {}`, `{"ids":["a"],"filter":{"source":"x"}}`, `{"filter":{"source":"x","cursor":"abc"}}`, `[`, `{"filter":{"source":"x"},"force":true}`,
+		`{"filter":{"source":"x"},"rate":-1}`, `{"filter":{"source":"x"},"rate":1e9}`, `{"filter":{"source":"x","rate":"fast"}}`} {
 		want(post("/api/v1/replays", bad), 400, "invalid_parameter", "")
 	}
 	want(post("/api/v1/replays", `{"ids":["`+strings.Repeat("x", maxRequestBytes)+`"]}`), 413, "too_large", "")

@@ -118,6 +118,7 @@ type fakeWork struct {
 	asked  []string
 	filter *archive.Filter
 	ids    []string
+	rate   float64
 	err    error
 }
 
@@ -142,7 +143,7 @@ func (f *fakeWork) job(state string) Job {
 }
 
 func (f *fakeWork) Replay(_ context.Context, s Selection, by string) (Job, error) {
-	f.filter, f.ids = s.Filter, s.IDs
+	f.filter, f.ids, f.rate = s.Filter, s.IDs, s.Rate
 	return f.job("queued"), f.note("replay %v by %s", s.IDs, by)
 }
 

@@ -202,6 +202,12 @@ func TestDeliveriesReplay(t *testing.T) {
 	if f.last() != "POST /api/v1/deliveries/01A/replay" {
 		t.Errorf("asked %s", f.last())
 	}
+	w.want(exitOK, "job J2", "deliveries", "replay", "--source", "x", "--rate", "2000", "--admin", f.URL)
+	if got := f.last(); !strings.Contains(got, "rate=2000") {
+		t.Errorf("asked %s", got)
+	}
+	w.want(exitUsage, "goes with filters", "deliveries", "replay", "01A", "--rate", "5", "--admin", f.URL)
+	w.want(exitUsage, "a filter must be given", "deliveries", "replay", "--rate", "5", "--admin", f.URL)
 	w.want(exitUsage, "a filter must be given", "deliveries", "replay", "--admin", f.URL)
 	w.want(exitUsage, "or give filters", "deliveries", "replay", "01A", "--source", "x", "--admin", f.URL)
 	w.want(exitUsage, "a filter must be given", "deliveries", "replay", "--sink", "http", "--admin", f.URL)

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 
@@ -174,15 +175,21 @@ it again: Kafka, unless --sink says http.`,
 			client, query := adminFlags(a, fs), filters(fs)
 			wait := fs.Bool("wait", false, "wait until the job is done")
 			sink := fs.String("sink", "", "`SINK` that gets it again: kafka or http (default kafka; http where that is the only one)")
+			rate := fs.Float64("rate", 0, "`EVENTS` per second at most, for filters (default 500)")
 			asJSON := fs.Bool("json", false, "print JSON")
 			return func(ctx context.Context, args []string) int {
 				q, to := query(), url.Values{}
+				if *rate > 0 && len(args) == 0 {
+					to.Set("rate", strconv.FormatFloat(*rate, 'f', -1, 64))
+				}
 				if *sink != "" {
 					to.Set("sink", *sink)
 				}
 				switch {
 				case *sink != "" && *sink != "kafka" && *sink != "http":
 					return a.usageError("deliveries replay", "--sink is kafka or http")
+				case *rate < 0 || *rate > 0 && len(args) > 0:
+					return a.usageError("deliveries replay", "--rate is a number of events per second, and goes with filters")
 				case len(args) > 1 || len(args) == 1 && len(q) > 0:
 					return a.usageError("deliveries replay", "name one delivery, or give filters")
 				case len(args) == 0 && len(q) == 0:

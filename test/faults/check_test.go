@@ -79,7 +79,7 @@ type place struct {
 	offset    int64
 }
 
-var tokens = regexp.MustCompile(`flt-[a-z0-9]+-\d{7}-\d`)
+var tokens = regexp.MustCompile(`flt-[a-z0-9]+-\d{7,8}-\d`)
 
 // check compares the client's log, the archive and Kafka.
 func check(r *run) *verdict {

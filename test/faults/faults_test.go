@@ -29,7 +29,8 @@ type run struct {
 	prefix string
 	conf   string
 	menu   []fault
-	copies int // replication of topics; 0 = 1
+	copies int      // replication of topics; 0 = 1
+	more   []sender // sources that the load does not send to
 
 	counts  map[string]*count
 	skipped map[string]bool
@@ -54,8 +55,8 @@ forward:
   kafka: {brokers: ["%s"], topic: "%s.{source}", dead_letter_topic: "%s.dead", create_topics: {partitions: 3, replication: %d}, compression: zstd}
 sources:
 `, r.g.ingest, r.g.admin, adminToken, r.g.archive, r.redis.addr(), r.prefix, r.bootstrap(), r.prefix, r.prefix, max(1, r.copies))
-	for _, s := range r.load.senders {
-		conf := strings.TrimPrefix(strings.ReplaceAll(s.conf, "%MORE%", more), "\n    ")
+	for _, s := range append(slices.Clip(r.load.senders), r.more...) {
+		conf := strings.TrimPrefix(strings.NewReplacer("%MORE%", more, "%PREFIX%", r.prefix).Replace(s.conf), "\n    ")
 		if s.source == paused && strings.HasPrefix(conf, "{") {
 			conf = "{paused: true, " + conf[1:]
 		}
@@ -116,7 +117,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-func newRun(t *testing.T, seed uint64, length time.Duration, rate int) *run {
+func newRun(t *testing.T, seed uint64, length time.Duration, rate int, more ...sender) *run {
 	t.Helper()
 	r := &run{t: t, prefix: fmt.Sprintf("flt%d", seed), menu: menu, counts: map[string]*count{}, skipped: map[string]bool{}}
 	r.sv = startServices(t)
@@ -125,6 +126,7 @@ func newRun(t *testing.T, seed uint64, length time.Duration, rate int) *run {
 	r.disk = newDisk(t, 256<<20+int64(length.Seconds()+30)*int64(rate)*16<<10)
 	r.g = newGateway(t, r.disk.dir+"/archive")
 	r.load = newLoad(r.g, rand.New(rand.NewPCG(seed, 4)))
+	r.more = more
 	r.conf = r.config("", "")
 	if err := r.g.configure(r.conf); err != nil {
 		t.Fatal(err)

@@ -110,7 +110,10 @@ func (r *run) drained() error {
 }
 
 // peakRSS is the most memory that the gateway's process has had.
-func (g *gateway) peakRSS() (int64, error) {
+func (g *gateway) peakRSS() (int64, error) { return g.memory("VmHWM") }
+
+// memory is a line of the process's status.
+func (g *gateway) memory(name string) (int64, error) {
 	g.mu.Lock()
 	pid := g.cmd.Process.Pid
 	g.mu.Unlock()
@@ -119,12 +122,12 @@ func (g *gateway) peakRSS() (int64, error) {
 		return 0, err
 	}
 	for line := range strings.Lines(string(b)) {
-		if v, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+		if v, ok := strings.CutPrefix(line, name+":"); ok {
 			kb, err := strconv.ParseInt(strings.Fields(v)[0], 10, 64)
 			return kb << 10, err
 		}
 	}
-	return 0, errors.New("no VmHWM")
+	return 0, errors.New("no " + name)
 }
 
 // once compares the client's log with Kafka by tokens alone, a record at a time: a million

@@ -91,13 +91,17 @@ func github() sender {
 	}}
 }
 
+func standardMAC(key, id, ts, body string) string {
+	return b64(mac(sha256.New, key, id+"."+ts+"."+body))
+}
+
 func standard() sender {
 	const key = "faults-standard-webhooks-key-012"
 	return sender{"standard", "{name: standard, provider: standard_webhooks, credentials: {secrets: [whsec_" + b64([]byte(key)) + "]}}", func(n, step int) delivery {
 		id := token("standard", n, step)
 		body := fmt.Sprintf(`{"type":"invoice.s%d","timestamp":"2026-01-01T00:00:01Z","data":{"id":"inv_%d","note":"%s %s"}}`, step, n, id, filler(n, step))
 		return signed("standard", n, step, body, body, key, func(key, ts string) [][2]string {
-			return [][2]string{{"webhook-id", id}, {"webhook-timestamp", ts}, {"webhook-signature", "v1," + b64(mac(sha256.New, key, id+"."+ts+"."+body))}}
+			return [][2]string{{"webhook-id", id}, {"webhook-timestamp", ts}, {"webhook-signature", "v1," + standardMAC(key, id, ts, body)}}
 		})
 	}}
 }
