@@ -141,7 +141,10 @@ const missingRetry = 30 * time.Second
 
 // read turns a delivery into its events. It never fails: what cannot be read becomes a
 // dead letter, what has no definition is to be held.
-func (p *Pump) read(d *archive.Delivery, rel *release) []*parcel {
+func (p *Pump) read(d *archive.Delivery, rel *release) []*parcel { return p.readFor(nil, d, rel) }
+
+// readFor renders the events as the job's, where there is one.
+func (p *Pump) readFor(replay *job, d *archive.Delivery, rel *release) []*parcel {
 	info := p.lookup(d)
 	if info == nil {
 		ev := p.plain(d, rel)
@@ -166,7 +169,7 @@ func (p *Pump) read(d *archive.Delivery, rel *release) []*parcel {
 	ways := p.placements(info, d, evs)
 	out := make([]*parcel, len(ways))
 	for i := range ways {
-		out[i] = p.build(d, info, &evs[ways[i].event], i, &ways[i], rel)
+		out[i] = p.build(replay, d, info, &evs[ways[i].event], i, &ways[i], rel)
 		out[i].items = len(ways)
 	}
 	return out
@@ -178,10 +181,10 @@ func (p *Pump) plain(d *archive.Delivery, rel *release) *parcel {
 }
 
 // build makes the event with its claim and its message.
-func (p *Pump) build(d *archive.Delivery, info *SourceInfo, e *provider.Event, i int, way *placement, rel *release) *parcel {
+func (p *Pump) build(replay *job, d *archive.Delivery, info *SourceInfo, e *provider.Event, i int, way *placement, rel *release) *parcel {
 	group := groupOf(d, info)
 	ev := &parcel{ref: ref{d.Seq, i}, event: way.event, to: way.to, delivery: d.ID, source: p.source(d.Source), received: d.ReceivedAt,
-		occurred: e.OccurredAt, released: rel, failure: e.FailureReason}
+		occurred: e.OccurredAt, released: rel, replay: replay, failure: e.FailureReason}
 	typ := typeOf(info, e)
 	ev.fields = fieldsOf(d, e, typ)
 	if way.to.dropped {
@@ -204,12 +207,16 @@ func (p *Pump) build(d *archive.Delivery, info *SourceInfo, e *provider.Event, i
 	}
 	ev.claim = Claim{ID: identity(sink, group, e.CEID), Content: archive.Identity(e.Content),
 		Rerendered: e.Rerendered, Delivery: d.ID, Item: i, Window: window}
-	p.message(ev, d, info, e, "")
+	p.message(ev, d, info, e)
 	return ev
 }
 
 // message renders the event; conflict and replay change its headers.
-func (p *Pump) message(ev *parcel, d *archive.Delivery, info *SourceInfo, e *provider.Event, replay string) {
+func (p *Pump) message(ev *parcel, d *archive.Delivery, info *SourceInfo, e *provider.Event) {
+	replay := ""
+	if ev.replay != nil {
+		replay = ev.replay.ID
+	}
 	x := rendering{d: d, info: info, e: e, typ: typeOf(info, e), replay: replay, conflict: ev.conflict, repeats: ev.repeats,
 		verified: d.VerifiedBy}
 	if ev.released != nil {
@@ -291,7 +298,12 @@ func (p *Pump) load(ev *parcel) error {
 	if err != nil {
 		return fmt.Errorf("read delivery %s again: %w", ev.delivery, err)
 	}
-	fresh := p.read(d, ev.released)
+	return p.loadFrom(ev, d)
+}
+
+// loadFrom is load of a delivery that is at hand.
+func (p *Pump) loadFrom(ev *parcel, d *archive.Delivery) error {
+	fresh := p.readFor(ev.replay, d, ev.released)
 	i := ev.ref.item
 	if i >= len(fresh) {
 		// The definition reads fewer events than it did: the log says there is one more.
@@ -311,7 +323,7 @@ func (p *Pump) load(ev *parcel) error {
 		f.claim.ID = ev.claim.ID
 	}
 	*ev = *f
-	if ev.big || ev.conflict != "" || ev.replay != nil || ev.repeats != "" {
+	if ev.big || ev.conflict != "" || ev.replay != nil && p.kind == KindHTTP || ev.repeats != "" {
 		return p.rerender(ev, d)
 	}
 	return nil
@@ -333,16 +345,12 @@ func (p *Pump) rerender(ev *parcel, d *archive.Delivery) error {
 		p.deadLetter(ev, d, info, nil, reasonUnreadable)
 		return nil
 	}
-	job := ""
-	if ev.replay != nil {
-		job = ev.replay.ID
-	}
 	e := &evs[ev.event]
 	if ev.repeats != "" {
 		e = asRepeat(e)
 		ev.fields, ev.failure = fieldsOf(d, e, typeOf(info, e)), ""
 	}
-	p.message(ev, d, info, e, job)
+	p.message(ev, d, info, e)
 	return nil
 }
 

@@ -186,7 +186,7 @@ func (p *Pump) replayOne(ctx context.Context, j *job, seq uint64, lim *rate.Limi
 		if d.Verdict == archive.Rejected {
 			ev.released = &release{VerifiedBy: "operator"}
 		}
-		if err := p.load(ev); err != nil {
+		if err := p.loadFrom(ev, d); err != nil {
 			return err
 		}
 		ev.unasked = true
