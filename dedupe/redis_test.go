@@ -296,11 +296,57 @@ func TestRealErrors(t *testing.T) {
 	}, Publish)
 	f("no auth", []string{"--requirepass", "secret"}, func(*server, string) {}, Publish)
 	f("gone", nil, func(s *server, _ string) { _ = s.cmd.Process.Kill(); _, _ = s.cmd.Process.Wait() }, Publish)
+	f("loading its data", []string{"--enable-debug-command", "yes", "--loading-process-events-interval-bytes", "1024"}, loading, Publish)
+	f("cannot save its data", nil, misconf, Publish)
 	f("command forbidden", nil, func(s *server, _ string) { s.do(t, "acl", "setuser", "default", "-set") }, Publish)
 }
 
 // TestRealFlushed: evidence that Redis lost is in the index; a confirm that could not be
 // written is written when it can.
+// loading makes the server read its data again, slowly: it answers LOADING meanwhile.
+func loading(s *server, _ string) {
+	ctx := context.Background()
+	fill := s.client.Pipeline()
+	for i := range 6000 {
+		fill.Set(ctx, fmt.Sprint("other:", i), strings.Repeat("x", 1024), 0)
+	}
+	if _, err := fill.Exec(ctx); err != nil {
+		panic(err)
+	}
+	s.client.ConfigSet(ctx, "rdbcompression", "no")
+	s.client.ConfigSet(ctx, "key-load-delay", "10000") // us: a minute in all, the test ends it
+	reload := redis.NewClient(&redis.Options{Addr: s.addr, DisableIdentity: true, MaxRetries: -1, ReadTimeout: -1})
+	go func() {
+		defer reload.Close()
+		reload.Do(ctx, "debug", "reload")
+	}()
+	s.until("LOADING")
+}
+
+// misconf makes the server refuse writes because its data could not be saved.
+func misconf(s *server, _ string) {
+	ctx := context.Background()
+	s.client.ConfigSet(ctx, "save", "3600 1000000")
+	if err := os.RemoveAll(s.client.ConfigGet(ctx, "dir").Val()["dir"]); err != nil {
+		panic(err)
+	}
+	s.client.BgSave(ctx)
+	s.until("MISCONF")
+}
+
+// until waits until a write is refused with the word.
+func (s *server) until(word string) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		err := s.client.Set(context.Background(), "other", "x", 0).Err()
+		if err != nil && strings.HasPrefix(err.Error(), word) {
+			return
+		}
+		if time.Now().After(end) {
+			panic(fmt.Sprintf("redis never says %s: %v", word, err))
+		}
+	}
+}
+
 func TestRealFlushed(t *testing.T) {
 	s := startRedis(t)
 	x := newIndex()
