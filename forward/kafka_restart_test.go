@@ -18,9 +18,10 @@ type ownBroker struct {
 	testBroker
 	t   *testing.T
 	dir string
+	env []string
 }
 
-func startOwnBroker(t *testing.T) *ownBroker {
+func startOwnBroker(t *testing.T, env ...string) *ownBroker {
 	t.Helper()
 	if os.Getenv("PENSTOCK_REQUIRE_REAL") == "" && os.Getenv("PENSTOCK_FAULTS") == "" {
 		t.Skip("restarts of a real broker: set PENSTOCK_FAULTS or PENSTOCK_REQUIRE_REAL")
@@ -28,22 +29,28 @@ func startOwnBroker(t *testing.T) *ownBroker {
 	if testing.Short() {
 		t.Skip("restarts of a real broker are not short")
 	}
-	b := &ownBroker{t: t, dir: t.TempDir()}
+	b := &ownBroker{t: t, dir: t.TempDir(), env: env}
 	t.Cleanup(func() { b.do("wipe") })
 	b.do("kafka-start")
-	port, err := os.ReadFile(filepath.Join(b.dir, "kafka.port"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.addrs = []string{"127.0.0.1:" + strings.TrimSpace(string(port))}
+	b.addrs = []string{b.at("kafka")}
 	return b
+}
+
+// at is where one of its listeners is.
+func (b *ownBroker) at(listener string) string {
+	b.t.Helper()
+	port, err := os.ReadFile(filepath.Join(b.dir, listener+".port"))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return "127.0.0.1:" + strings.TrimSpace(string(port))
 }
 
 // do runs a command of test/services.sh on the test's own services.
 func (b *ownBroker) do(command string) {
 	b.t.Helper()
 	cmd := exec.Command("../test/services.sh", command)
-	cmd.Env = append(os.Environ(), "PENSTOCK_RUN="+b.dir, "KAFKA_HEAP=256m")
+	cmd.Env = append(append(os.Environ(), "PENSTOCK_RUN="+b.dir, "KAFKA_HEAP=256m"), b.env...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		b.t.Fatalf("services.sh %s: %v\n%s", command, err, out)
 	}
