@@ -13,6 +13,7 @@ import (
 // later makes the answers of those sources wait whose configuration says so. list is made
 // of conf's sources, in their order.
 func (p *program) later(conf *config.Config, list []ingest.Source) {
+	p.watchTopics(conf)
 	var topics []string
 	upstream := false
 	for i := range list {
@@ -22,12 +23,7 @@ func (p *program) later(conf *config.Config, list []ingest.Source) {
 		case s.Ack.After == config.AfterArchived:
 			continue
 		case s.Ack.After == config.AfterPublished && kafka != nil && conf.Forward.Kafka != nil:
-			topics = append(topics, topicOf(s, conf.Forward, s.Provider))
-			for _, r := range routesOf(s, conf.Forward) {
-				if !r.Drop {
-					topics = append(topics, strings.NewReplacer("{provider}", s.Provider, "{source}", s.Name).Replace(r.Topic))
-				}
-			}
+			topics = append(topics, topicsOf(s, conf.Forward)...)
 			delivered = func(seq uint64, until time.Time, stop <-chan struct{}) (*verify.Reply, bool) {
 				_, ok := kafka.Delivered(seq, until, stop)
 				return nil, ok
@@ -48,6 +44,33 @@ func (p *program) later(conf *config.Config, list []ingest.Source) {
 	if upstream {
 		p.httpPump().Await(nil)
 	}
+}
+
+// topicsOf are the topics that the source's events go to; what only an event fills in is
+// left as it stands.
+func topicsOf(s *config.Source, f *config.Forward) []string {
+	topics := []string{topicOf(s, f, s.Provider)}
+	for _, r := range routesOf(s, f) {
+		if !r.Drop {
+			topics = append(topics, strings.NewReplacer("{provider}", s.Provider, "{source}", s.Name).Replace(r.Topic))
+		}
+	}
+	return topics
+}
+
+// watchTopics has the broker asked for settings of the topics that lose events.
+func (p *program) watchTopics(conf *config.Config) {
+	pump := p.kafkaPump()
+	if pump == nil || conf.Forward == nil || conf.Forward.Kafka == nil {
+		return
+	}
+	topics := []string{conf.Forward.Kafka.DeadLetterTopic}
+	for i := range conf.Sources {
+		if s := &conf.Sources[i]; s.Forward.Kafka {
+			topics = append(topics, topicsOf(s, conf.Forward)...)
+		}
+	}
+	pump.Watch(topics)
 }
 
 func (p *program) kafkaPump() *forward.Pump {

@@ -200,6 +200,11 @@ func degraded(s forward.Stats) (out []string) {
 			out = append(out, fmt.Sprintf("answers wait for topic %s, and its min.insync.replicas is %d, not %d", topic, n, forward.SafeReplicas))
 		}
 	}
+	for topic, risks := range s.Risks {
+		for _, r := range risks {
+			out = append(out, "topic "+topic+": "+r)
+		}
+	}
 	for topic, reason := range s.Blocked {
 		out = append(out, "topic "+topic+": "+reason)
 	}

@@ -142,6 +142,8 @@ type Stats struct {
 	// published), as the broker has it. Below SafeReplicas one lost broker may take with it
 	// what was answered.
 	MinInsync map[string]int `json:"min_insync_replicas,omitempty"`
+	// Risks are settings of topics under which Kafka loses or refuses events, in words.
+	Risks map[string][]string `json:"topic_risks,omitempty"`
 }
 
 // Stats reports the state of now.
@@ -150,7 +152,7 @@ func (p *Pump) Stats() Stats {
 	if b, ok := p.sink.(interface{ BlockedTopics() map[string]string }); ok {
 		s.Blocked = b.BlockedTopics()
 	}
-	s.MinInsync = p.safety.shown()
+	s.MinInsync, s.Risks = p.safety.shown()
 	p.stateMu.Lock()
 	defer p.stateMu.Unlock()
 	s.State, s.Held, s.Parked = p.state, p.heldN, p.parkedN
