@@ -13,7 +13,7 @@ MOST    ?=
 GOLANGCI_VERSION := v2.13.2
 GOLANGCI := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
 
-.PHONY: run build test unit check lint race fuzz bench bench-archive e2e browser kill faults faults-brokers away ack-redis-dead replay-beside faults-sabotage services services-down clean bench-admin
+.PHONY: run build test unit check lint race fuzz bench bench-archive e2e browser kill faults faults-brokers away ack-redis-dead replay-beside faults-unclean faults-sabotage services services-down clean bench-admin
 
 run: ## everything in one process, nothing to install
 	$(GO) run . dev
@@ -47,6 +47,9 @@ ack-redis-dead: ## p99 of answers with a healthy and a dead Redis, five interlea
 
 replay-beside: ## N deliveries are replayed beside RATE a second of others (N=1000000 RATE=200; MOST= events a second of the replay): what the others wait, replayed/s, memory
 	PENSTOCK_REPLAY=$(N) PENSTOCK_REPLAY_RATE=$(MOST) PENSTOCK_FAULTS_RATE=$(RATE) $(GO) test -count=1 -timeout 0 -v -run '^TestReplayBeside$$' ./test/faults
+
+faults-unclean: ## three brokers, and one leads that lacks what was acknowledged: it is seen and published again
+	PENSTOCK_UNCLEAN=1 PENSTOCK_SEED=$(SEED) $(GO) test -count=1 -timeout 0 -v -run '^TestUncleanLeader$$' ./test/faults
 
 faults-sabotage: ## the same on builds that are broken on purpose: each must be found out
 	SEED=$(SEED) test/faults/sabotage.sh

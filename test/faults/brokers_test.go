@@ -14,10 +14,13 @@ import (
 	"time"
 )
 
-// startBrokers makes a Kafka cluster of three, whose topics want two copies of everything
-// (min.insync.replicas), and a Redis beside the first. A broker that is silent for three
+// twoCopies: an ack says that two brokers have it.
+const twoCopies = "min.insync.replicas=2"
+
+// startBrokers makes a Kafka cluster of three and a Redis beside the first; more is what
+// their configuration has more. A broker that is silent for three
 // seconds loses what it leads to another.
-func startBrokers(t *testing.T) []*services {
+func startBrokers(t *testing.T, more string) []*services {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "penstock-brokers")
 	if err != nil {
@@ -58,7 +61,7 @@ func startBrokers(t *testing.T) []*services {
 	for i, s := range all {
 		s.kafka = strings.Join(addrs, ",")
 		s.env = []string{fmt.Sprintf("KAFKA_NODE=%d", i+1), "KAFKA_VOTERS=" + strings.Join(voters, ","), "KAFKA_CLUSTER=penstockfaultsbrokers0",
-			"KAFKA_MORE=min.insync.replicas=2\nbroker.session.timeout.ms=3000\nbroker.heartbeat.interval.ms=500"}
+			"KAFKA_MORE=" + more + "\nbroker.session.timeout.ms=3000\nbroker.heartbeat.interval.ms=500"}
 	}
 	if err := errors.Join(all[0].do("redis-start"), together(all, "kafka-start")); err != nil {
 		t.Fatal(err)
@@ -118,6 +121,20 @@ func brokersMenu(all []*services) []fault {
 	}
 }
 
+func newBrokersRun(t *testing.T, all []*services, seed uint64, length time.Duration, rate, copies int) *run {
+	t.Helper()
+	r := &run{t: t, sv: all[0], prefix: fmt.Sprintf("flt%d", seed), menu: brokersMenu(all), copies: copies, counts: map[string]*count{}, skipped: map[string]bool{}}
+	r.redis = newProxy(t, r.sv.redis, rand.New(rand.NewPCG(seed, 2)), speakRedis)
+	r.disk = newDisk(t, 256<<20+int64(length.Seconds()+30)*int64(rate)*16<<10)
+	r.g = newGateway(t, r.disk.dir+"/archive")
+	r.load = newLoad(r.g, rand.New(rand.NewPCG(seed, 4)))
+	r.conf = r.config("", "")
+	if err := errors.Join(r.g.configure(r.conf), r.g.start()); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
 // TestBrokers is TestFaults on three brokers. It takes more than a gigabyte and minutes,
 // so it is asked for: `make faults-brokers T=5m SEED=7`.
 func TestBrokers(t *testing.T) {
@@ -127,16 +144,8 @@ func TestBrokers(t *testing.T) {
 	}
 	seed, rate := env("PENSTOCK_SEED", uint64(time.Now().UnixNano()%1e9)), int(env("PENSTOCK_FAULTS_RATE", 100))
 	t.Logf("seed %d; again: make faults-brokers T=%v SEED=%d", seed, length, seed)
-	all := startBrokers(t)
-	r := &run{t: t, sv: all[0], prefix: fmt.Sprintf("flt%d", seed), menu: brokersMenu(all), copies: len(all), counts: map[string]*count{}, skipped: map[string]bool{}}
-	r.redis = newProxy(t, r.sv.redis, rand.New(rand.NewPCG(seed, 2)), speakRedis)
-	r.disk = newDisk(t, 256<<20+int64(length.Seconds()+30)*int64(rate)*16<<10)
-	r.g = newGateway(t, r.disk.dir+"/archive")
-	r.load = newLoad(r.g, rand.New(rand.NewPCG(seed, 4)))
-	r.conf = r.config("", "")
-	if err := errors.Join(r.g.configure(r.conf), r.g.start()); err != nil {
-		t.Fatal(err)
-	}
+	all := startBrokers(t, twoCopies)
+	r := newBrokersRun(t, all, seed, length, rate, len(all))
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
