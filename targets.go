@@ -78,7 +78,7 @@ func (p *program) buildPumps(conf *config.Config, node string, reg *prometheus.R
 	}
 	o := forward.Options{Archive: forward.FromArchive(p.archive), Dedupe: p.dedupe, Source: p.epochs.source, Start: forward.Start(conf.Forward.Start),
 		Window: conf.Dedupe.Window, AdminURL: adminURL(conf), Node: node, KeepFor: keepFor(conf), PinBodies: conf.Archive.Retention.Size > 0, Selective: to != nil,
-		Logger: p.log.Named("forward"), Registerer: reg, Trace: p.stage()}
+		DrainRate: float64(conf.Forward.DrainRate), Logger: p.log.Named("forward"), Registerer: reg, Trace: p.stage()}
 	if k := conf.Forward.Kafka; k != nil {
 		ko := o
 		if ko.Kafka, err = kafkaOptions(k); err != nil {

@@ -170,10 +170,11 @@ type ClientTLS struct {
 
 // Forward is where events go.
 type Forward struct {
-	Start  string  `yaml:"start" default:"oldest" enum:"oldest|now" doc:"where a sink that was never there before begins"`
-	Kafka  *Kafka  `yaml:"kafka" doc:"the brokers; this, http or both"`
-	HTTP   *HTTP   `yaml:"http" doc:"where every accepted request is sent on to as it came, for sources without a target of their own"`
-	Routes []Route `live:"true" yaml:"routes" doc:"topics by what an event says, in order; what none takes goes to kafka.topic"`
+	Start     string  `yaml:"start" default:"oldest" enum:"oldest|now" doc:"where a sink that was never there before begins"`
+	Kafka     *Kafka  `yaml:"kafka" doc:"the brokers; this, http or both"`
+	HTTP      *HTTP   `yaml:"http" doc:"where every accepted request is sent on to as it came, for sources without a target of their own"`
+	DrainRate int     `yaml:"drain_rate" default:"10000" min:"1" max:"1000000" doc:"events per second at which a source that was paused, or without its definition, catches up; keep it above what the source receives"`
+	Routes    []Route `live:"true" yaml:"routes" doc:"topics by what an event says, in order; what none takes goes to kafka.topic"`
 }
 
 // HTTP is a place that accepted requests are sent on to: method, query, headers and body

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"penstock/archive"
 )
@@ -32,9 +33,10 @@ type gate struct {
 	since  time.Time // nothing got through since
 	next   time.Time // when it is tried again
 	tries  int
-	pend   []*parcel // by order; no outcome in the log, or one that says held (redriven)
-	list   seqList   // held, outcome in the log or on its way
-	flying int       // events taken out of it that are on their way: not acked, back, or waiting
+	pend   []*parcel     // by order; no outcome in the log, or one that says held (redriven)
+	list   seqList       // held, outcome in the log or on its way
+	pace   *rate.Limiter // of a source; nil: as fast as they are taken
+	flying int           // events taken out of it that are on their way: not acked, back, or waiting
 }
 
 func (g *gate) empty() bool { return len(g.pend) == 0 && g.list.n == 0 }
@@ -55,6 +57,9 @@ func (c *core) gate(k gateKey) *gate {
 	g := c.gates[k]
 	if g == nil {
 		g = &gate{key: k}
+		if r := c.p.o.DrainRate; r > 0 && k.kind == gateSource {
+			g.pace = rate.NewLimiter(rate.Limit(r), max(1, int(r/5))) // it is looked at every 50 ms
+		}
 		c.gates[k] = g
 		if k.kind == gateTopic {
 			c.topicGates[k.name]++
@@ -274,6 +279,9 @@ func (c *core) drain(g *gate) {
 	}
 	for g.flying < most && !g.closed && !g.empty() && c.room() && (len(g.pend) > 0 || c.works < c.p.o.MaxEvents) {
 		if g.key.partition >= 0 && c.wholeTopicWaits(g.key.name) {
+			return
+		}
+		if g.pace != nil && !g.pace.Allow() {
 			return
 		}
 		ev := c.takeFrom(g)

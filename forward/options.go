@@ -144,6 +144,7 @@ type Options struct {
 	MaxEventSize int           // larger values go by claim-check; default 900,000
 	HoldAfter    time.Duration // a blocked topic's events are held after so long; default 10 s
 	ParkFor      time.Duration // an event claimed by another node is published after so long; default 10 min
+	DrainRate    float64       // events per second that one source gives out of what it held; 0 = as fast as they are taken
 	ReplayRate   float64       // events per second of a replay job that names no rate; default 500
 
 	// Trace is told of what each stage did with a batch; it must not wait. nil: nobody traces.

@@ -177,6 +177,41 @@ func TestReplay(t *testing.T) {
 	r.stop()
 }
 
+// TestDrainRate: what a paused source held is let out at a bounded rate, in order, with what
+// comes meanwhile behind it; other sources do not wait for it.
+func TestDrainRate(t *testing.T) {
+	const held, perSecond = 300, 200
+	r := newRig(t, func(o *Options) { o.DrainRate = perSecond })
+	if err := r.startPaused("s"); err != nil {
+		t.Fatal(err)
+	}
+	for i := range held {
+		r.put("s", body{ID: "e" + strconv.Itoa(i), Key: "k" + strconv.Itoa(i%3)})
+	}
+	r.until("held", func() bool { return r.p.Stats().Held == held })
+	began := time.Now()
+	if err := r.p.Resume("s"); err != nil {
+		t.Fatal(err)
+	}
+	other := r.put("other", body{ID: "x", Key: "k"})
+	r.put("s", body{ID: "e" + strconv.Itoa(held), Key: "k0"})
+	r.until("the other source's is published", func() bool { return len(r.outcomes(other)) == 1 })
+	out := len(r.k.records("webhooks.s"))
+	took := time.Since(began)
+	if most := perSecond/5 + int(perSecond*took.Seconds()) + 1; out > most {
+		t.Errorf("%d are out after %v, want at most %d", out, took, most)
+	}
+	r.drained()
+	if took, least := time.Since(began), time.Duration(held-perSecond/5)*time.Second/perSecond; took < least {
+		t.Errorf("all are out after %v, at this rate it takes %v", took, least)
+	}
+	if got := len(r.k.records("webhooks.s")); got != held+1 {
+		t.Errorf("%d events, want %d", got, held+1)
+	}
+	checkOrder(t, r.k.records("webhooks.s"))
+	r.stop()
+}
+
 // TestDrainKeepsOrder: what comes while a source is drained goes behind what was held.
 func TestDrainKeepsOrder(t *testing.T) {
 	r := newRig(t, nil)
