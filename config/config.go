@@ -73,7 +73,7 @@ type TLS struct {
 // Admin is the listener of operators.
 type Admin struct {
 	Listen    string  `yaml:"listen" default:"127.0.0.1:8081" check:"listen" doc:"address and port; another address than loopback wants a token, or oidc"`
-	PublicURL string  `yaml:"public_url" check:"url" doc:"where people open the page; for links"`
+	PublicURL string  `yaml:"public_url" check:"url" doc:"where people open the page and consumers fetch bodies; for links and payload_ref; unset = listen, where that is one address"`
 	Tokens    []Token `live:"true" yaml:"tokens" doc:"who may ask; without any, loopback is open to all on the machine"`
 	TLS       *TLS    `yaml:"tls" doc:"TLS 1.2 and up"`
 	OIDC      *OIDC   `yaml:"oidc" doc:"login of people by an identity provider (OpenID Connect)"`
