@@ -26,6 +26,7 @@ type options struct {
 	conns             []int
 	candidates, parts []string
 	out, penstock     string
+	against           string // another build of penstock
 	redis, kafka      string
 	compression       string
 	profile           bool
@@ -74,6 +75,7 @@ func readOptions() (*options, error) {
 	flag.IntVar(&o.records, "records", 1_000_000, "deliveries that the archive has before, in the part growth")
 	flag.StringVar(&o.compression, "compression", "zstd", "of what goes to Kafka")
 	flag.StringVar(&o.out, "out", "bench/out", "directory for result.json, profiles and the runs' data; its disk is what is measured")
+	flag.StringVar(&o.against, "against", "", "another build of penstock, which takes turns with this one as ack-other and full-other")
 	flag.BoolVar(&o.profile, "profile", os.Getenv("PROFILE") == "1", "write CPU profiles; a profile costs a few percent")
 	conns := flag.String("conns", "1,64,256,1024", "connections, a list")
 	candidates := flag.String("candidates", strings.Join([]string{bare, mac, edge, ack, full}, ","), "candidates, a list")

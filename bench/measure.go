@@ -61,9 +61,9 @@ const (
 	fullPool = 150_000
 )
 
-func measure(o *options, c *cell, candidate string, round int, rate float64) (row, error) {
+func measure(o *options, c *cell, binary, candidate string, round int, rate float64) (row, error) {
 	id := fmt.Sprintf("%s%d%d%d", candidate[:1], c.conns, round, time.Now().UnixNano()%1e9)
-	s, err := start(o, candidate, id, c.traffic)
+	s, err := start(o, binary, candidate, id, c.traffic)
 	if err != nil {
 		return row{}, err
 	}

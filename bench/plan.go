@@ -95,14 +95,32 @@ func (p *part) run(o *options, before []row) (rows []row, err error) {
 				if c.perSecond != nil {
 					rate = c.perSecond(candidate, before)
 				}
-				r, err := measure(o, c, candidate, round, rate)
-				if err != nil {
-					return rows, fmt.Errorf("%s, %s: %w", candidate, c.name, err)
+				for _, b := range o.builds(candidate, round) {
+					r, err := measure(o, c, b.binary, candidate, round, rate)
+					if err != nil {
+						return rows, fmt.Errorf("%s, %s: %w", candidate, c.name, err)
+					}
+					r.Part, r.Candidate = p.name, candidate+b.mark
+					rows = append(rows, r)
 				}
-				r.Part = p.name
-				rows = append(rows, r)
 			}
 		}
 	}
 	return rows, nil
+}
+
+// build is a binary of penstock and what its candidates' names end with.
+type build struct{ binary, mark string }
+
+// builds are those to measure of a candidate: this one and, of what penstock itself
+// serves, the one of -against, which goes first in every other round.
+func (o *options) builds(candidate string, round int) []build {
+	bs := []build{{o.penstock, ""}}
+	if o.against != "" && (candidate == ack || candidate == full) {
+		bs = append(bs, build{o.against, other})
+		if round%2 == 1 {
+			slices.Reverse(bs)
+		}
+	}
+	return bs
 }

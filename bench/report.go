@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"text/tabwriter"
 )
 
@@ -27,7 +28,7 @@ func line(w *tabwriter.Writer, cell, candidate string, rs, base []row) {
 	med := func(f func(row) float64) float64 { return middle(values(rs, f)) }
 	acks := values(rs, func(r row) float64 { return r.AckPerSec })
 	published := "-"
-	if candidate == full {
+	if strings.HasPrefix(candidate, full) {
 		published = fmt.Sprintf("%.0f", med(func(r row) float64 { return r.FullPerSec }))
 	}
 	fmt.Fprintf(w, "%s\t%s\t%.0f [%.0f..%.0f]\t%s\t%.2f\t%.2f\t%.2f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.0f\t%.1f\t%.2f\t%.0f\t%s\t%s\t%s\n", cell, candidate,

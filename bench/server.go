@@ -25,6 +25,9 @@ const (
 	full = "full" // penstock serve: the same, deduplicated in Redis and published to Kafka
 )
 
+// other marks a candidate that runs the build of -against.
+const other = "-other"
+
 // server is one candidate that runs.
 type server struct {
 	cmd         *exec.Cmd
@@ -33,7 +36,7 @@ type server struct {
 	profile     string
 }
 
-func start(o *options, candidate, id string, t traffic) (*server, error) {
+func start(o *options, binary, candidate, id string, t traffic) (*server, error) {
 	s := &server{addr: freeAddr()}
 	switch candidate {
 	case ack, full:
@@ -50,7 +53,7 @@ func start(o *options, candidate, id string, t traffic) (*server, error) {
 				return nil, fmt.Errorf("fill an archive with %d deliveries: %w", t.Records, err)
 			}
 		}
-		s.cmd = exec.Command(o.penstock, "serve", "-c", conf)
+		s.cmd = exec.Command(binary, "serve", "-c", conf)
 	default:
 		self, err := os.Executable()
 		if err != nil {
