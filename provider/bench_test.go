@@ -1,6 +1,9 @@
 package provider
 
-import "testing"
+import (
+	"bytes"
+	"testing"
+)
 
 // stripe1K is a delivery of about 1 KiB, as the throughput targets are stated for.
 func stripe1K(t testing.TB) (*Definition, *Request) {
@@ -16,6 +19,18 @@ func stripe1K(t testing.TB) (*Definition, *Request) {
 func BenchmarkEventsStripe(b *testing.B) {
 	d, r := stripe1K(b)
 	b.SetBytes(int64(len(r.Body)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := d.Events(r); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkEventsLongID: an id of many digits looks like a card number at first.
+func BenchmarkEventsLongID(b *testing.B) {
+	d, r := stripe1K(b)
+	r.Body = bytes.Replace(r.Body, []byte(`"evt_`), []byte(`"evt_01234567890123456789`), 1)
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := d.Events(r); err != nil {

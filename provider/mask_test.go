@@ -3,6 +3,7 @@ package provider
 import (
 	"bytes"
 	"encoding/json"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -35,6 +36,49 @@ func TestMaskPANs(t *testing.T) {
 		if got, ok := maskPANs([]byte(in)); ok {
 			t.Errorf("%q became %q", in, got)
 		}
+	}
+}
+
+// TestMayHide: what spares a text the walk never overlooks what the walk would find.
+func TestMayHide(t *testing.T) {
+	for _, plain := range []string{`{"at":1779999998469}`, `{"id":"evt_12345678901234567890"}`, "{\n              \"a\": 1}", `{"a":"4111111111111112"}`, `{}`, ``} {
+		if mayHide([]byte(plain)) {
+			t.Errorf("%s is walked", plain)
+		}
+	}
+	rng := rand.New(rand.NewPCG(3, 4))
+	parts := []string{"4111111111111111", "4111 1111 1111 1111", "378282246310005", "4111-1111-1111-1111", "1779999998469", "12", "a", "_", ".", " ", "-", ",", "é", `\u0034`, `\n`, `\"`}
+	found := 0
+	for range 20_000 {
+		text := []byte(`{"k":`)
+		for range rng.IntN(3) {
+			text = append(text, strings.Repeat("    1,", rng.IntN(3))...)
+			text = append(text, '"')
+			for range rng.IntN(5) {
+				text = append(text, parts[rng.IntN(len(parts))]...)
+			}
+			text = append(text, `",`...)
+		}
+		text = append(text, parts[rng.IntN(5)]...)
+		text = append(text, '}')
+		hit := false
+		for rest := text; len(rest) > 0; { // what stands between quotes or commas is a token
+			i := bytes.IndexAny(rest, `,"}`)
+			if i < 0 {
+				break
+			}
+			_, ok := maskPANs(rest[:i])
+			hit, rest = hit || ok, rest[i+1:]
+		}
+		if hit {
+			found++
+		}
+		if hit && !mayHide(text) {
+			t.Fatalf("a card number in %s is overlooked", text)
+		}
+	}
+	if found < 1000 {
+		t.Errorf("only %d of the texts held a card number", found)
 	}
 }
 
