@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -216,6 +217,26 @@ func (p *payloadReader) raw() []byte { return p.take(p.uvarint()) }
 
 func (p *payloadReader) str() string { return string(p.raw()) }
 
+// strs reads several strings. They share one memory: of an outcome's ten fields that spares
+// nine allocations, and they are kept and let go of together.
+func (p *payloadReader) strs(to [10]*string) {
+	var parts [len(to)][]byte
+	size := 0
+	for i := range parts {
+		parts[i] = p.raw()
+		size += len(parts[i])
+	}
+	var all strings.Builder
+	all.Grow(size)
+	for _, part := range parts {
+		all.Write(part)
+	}
+	s := all.String()
+	for i, part := range parts {
+		*to[i], s = s[:len(part)], s[len(part):]
+	}
+}
+
 // word is a string that repeats from record to record.
 func (p *payloadReader) word() string {
 	v := p.raw()
@@ -347,9 +368,7 @@ func (p *payloadReader) outcome(f *frame) (*Outcome, error) {
 	o.Identity = Identity(p.fixed(16))
 	o.Content = Identity(p.fixed(16))
 	bits := p.byte()
-	for _, s := range fieldStrings(&o.Fields) {
-		*s = p.str()
-	}
+	p.strs(fieldStrings(&o.Fields))
 	if bits&hasAmount != 0 {
 		v := p.varint()
 		o.Fields.AmountMinor = &v

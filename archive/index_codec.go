@@ -205,14 +205,14 @@ func (e *entry) stub(reason string) *entry {
 		Verdict: r.Verdict, Size: r.Size, Reason: reason}}
 }
 
-// row encodes a row.
-func (c *codec) row(e *entry) []byte {
+// row encodes a row, in the memory of b.
+func (c *codec) row(b []byte, e *entry) []byte {
+	b = b[:0]
 	if c == nil {
-		return appendEntry(nil, e)
+		return appendEntry(b, e)
 	}
 	ns := nanos(e.row.ReceivedAt)
 	how, a := c.under(e.row.Source, ns)
-	b := make([]byte, 0, 512)
 	b = append(b, how)
 	b = binary.AppendUvarint(b, uint64(ns))
 	b = binary.AppendUvarint(b, uint64(e.ref))
@@ -259,8 +259,9 @@ func (c *codec) decodeRow(b []byte) (*entry, error) {
 	return whole, nil
 }
 
-// outcome encodes an outcome of r.
-func (c *codec) outcome(o *Outcome, r ref) []byte {
+// outcome encodes an outcome of r, in the memory of b.
+func (c *codec) outcome(b []byte, o *Outcome, r ref) []byte {
+	b = b[:0]
 	fields := func(b []byte) []byte {
 		if r.log() == 1 {
 			b = appendItem(b, &item{n: o.Item, f: clipFields(o.Fields)})
@@ -268,12 +269,11 @@ func (c *codec) outcome(o *Outcome, r ref) []byte {
 		return b
 	}
 	if c == nil {
-		return fields(appendOutcome(nil, o))
+		return fields(appendOutcome(b, o))
 	}
 	open := *o
 	open.Identity, open.Content, open.State, open.Fields = Identity{}, Identity{}, Identity{}, Fields{}
 	how, a := c.under(o.Source, nanos(o.At))
-	b := make([]byte, 0, 256)
 	b = append(b, how)
 	b = appendString(b, string(appendOutcome(nil, &open)))
 	b = appendString(b, o.Source)
@@ -336,12 +336,12 @@ func (c *codec) opened(id Identity) Identity {
 	return id
 }
 
-// evidence encodes what a proof is kept with.
-func (c *codec) evidence(r ref, o *Outcome, content Identity, id string) []byte {
+// evidence encodes what a proof is kept with, in the memory of b.
+func (c *codec) evidence(b []byte, r ref, o *Outcome, content Identity, id string) []byte {
 	if c != nil {
 		c.contents.Encrypt(content[:], content[:])
 	}
-	return appendEvidence(nil, r, o, content, id)
+	return appendEvidence(b[:0], r, o, content, id)
 }
 
 func (c *codec) openEvidence(ev *evidence) {

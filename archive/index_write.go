@@ -20,6 +20,9 @@ const (
 	// busier index waits longer (busyDelay), so that most outcomes come in the batch of
 	// their delivery: its body need not be read by the extractor, nor its row written twice.
 	quickChanges = 64
+	// keptBatch is how much memory of a batch is kept for the next one: one of 4,000 busy
+	// deliveries has 3 MB, and it costs as much again to grow to that.
+	keptBatch = 4 << 20
 	// sweepStep is how many forgotten rows are deleted between two batches.
 	sweepStep = 512
 )
@@ -134,11 +137,12 @@ type writer struct {
 	young   map[ref]*live // this generation and the one before it: a cache in two halves
 	old     map[ref]*live
 	dirty   []*live
-	orphans map[ref][]*Outcome // outcomes in this batch whose delivery is not there (yet)
-	swept   [2]ref             // rows below are deleted
-	cleared [2]uint64          // floors whose range is deleted
-	unsaved bool               // something since the last flush to disk
-	buf     []byte
+	orphans map[ref][]*Outcome        // outcomes in this batch whose delivery is not there (yet)
+	swept   [2]ref                    // rows below are deleted
+	cleared [2]uint64                 // floors whose range is deleted
+	unsaved bool                      // something since the last flush to disk
+	buf     []byte                    // of keys
+	value   []byte                    // of values
 	counts  map[countMinute]*tallyRow // rows that come and go with this batch
 	blocks  blocks
 	posted  postSweep
@@ -146,7 +150,7 @@ type writer struct {
 
 func (x *index) write() {
 	defer close(x.done)
-	w := &writer{x: x, batch: x.db.NewBatch(), young: map[ref]*live{}, orphans: map[ref][]*Outcome{}, counts: map[countMinute]*tallyRow{},
+	w := &writer{x: x, batch: x.db.NewBatch(pebble.WithMaxRetainedSizeBytes(keptBatch)), young: map[ref]*live{}, orphans: map[ref][]*Outcome{}, counts: map[countMinute]*tallyRow{},
 		blocks: blocks{posts: map[valueKey][]order{}}}
 	w.applied = [2]uint64{x.position(0), x.position(1)}
 	if err := w.run(); err != nil {
@@ -283,7 +287,8 @@ func (w *writer) outcome(o *Outcome) error {
 	}
 	w.x.metrics.outcomes.Inc()
 	w.buf = outcomeKey(w.buf, r, o.Seq)
-	if err := w.batch.Set(w.buf, w.x.codec.outcome(o, r), nil); err != nil {
+	w.value = w.x.codec.outcome(w.value, o, r)
+	if err := w.batch.Set(w.buf, w.value, nil); err != nil {
 		return fmt.Errorf("index outcome seq=%d: %w", o.Seq, err)
 	}
 	l, err := w.find(r)
@@ -297,7 +302,8 @@ func (w *writer) outcome(o *Outcome) error {
 	if proves(o) {
 		if err := o.proofs(func(proved, content Identity) error {
 			w.x.seen.add(proved)
-			return w.batch.Set(evidenceKey(nil, w.x.codec.identity(proved)), w.x.codec.evidence(r, o, content, id), nil)
+			w.buf, w.value = evidenceKey(w.buf, w.x.codec.identity(proved)), w.x.codec.evidence(w.value, r, o, content, id)
+			return w.batch.Set(w.buf, w.value, nil)
 		}); err != nil {
 			return fmt.Errorf("index evidence of outcome seq=%d: %w", o.Seq, err)
 		}
@@ -467,7 +473,8 @@ func (w *writer) put(l *live) error {
 	}
 	l.keys = keys
 	w.buf = rowKey(w.buf, o)
-	set(w.buf, w.x.codec.row(e))
+	w.value = w.x.codec.row(w.value, e)
+	set(w.buf, w.value)
 	if err != nil {
 		return fmt.Errorf("index delivery %s: %w", e.row.ID, err)
 	}
