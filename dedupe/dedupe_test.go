@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"hash/fnv"
 	"strings"
 	"sync"
 	"testing"
@@ -402,4 +403,11 @@ func FuzzJudge(f *testing.F) {
 			t.Errorf("%q proves something", v)
 		}
 	})
+}
+
+// keyHash is what names a key in its value, by the library's FNV-1a.
+func keyHash(key string) string {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(key)) // never fails
+	return hex.EncodeToString(h.Sum(nil))
 }

@@ -3,10 +3,10 @@ package dedupe
 import (
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -125,22 +125,36 @@ func (s *store) key(id archive.Identity) string {
 	return string(hex.AppendEncode(b, id[:]))
 }
 
-// keyHash names a key inside its value, so that a reply which belongs to another key
-// is seen.
-func keyHash(key string) string {
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(key)) // never fails
-	return hex.EncodeToString(h.Sum(nil))
+// appendKeyHash appends what names a key inside its value, so that a reply which belongs
+// to another key is seen: its FNV-1a hash.
+func appendKeyHash(b []byte, key string) []byte {
+	h := uint64(14695981039346656037)
+	for i := range len(key) {
+		h = (h ^ uint64(key[i])) * 1099511628211
+	}
+	var sum [8]byte
+	binary.BigEndian.PutUint64(sum[:], h)
+	return hex.AppendEncode(b, sum[:])
 }
 
 func (s *store) claimValue(key, delivery string) string {
-	return "P:" + keyHash(key) + ":" + s.node + ":" + delivery
+	var room [128]byte // on the stack, where names are short
+	b := appendKeyHash(append(room[:0], "P:"...), key)
+	b = append(append(b, ':'), s.node...)
+	return string(append(append(b, ':'), delivery...))
+}
+
+func confirmValue(key, delivery string, content archive.Identity) string {
+	var room [128]byte
+	b := appendKeyHash(append(room[:0], "D:"...), key)
+	b = append(append(b, ':'), delivery...)
+	return string(hex.AppendEncode(append(b, ':'), content[:]))
 }
 
 // judge says what a reply to a claim is worth.
 func (s *store) judge(key, val string) reply {
 	parts := strings.Split(val, ":")
-	if len(parts) != 4 || parts[1] != keyHash(key) {
+	if len(parts) != 4 || parts[1] != string(appendKeyHash(nil, key)) {
 		return reply{state: replyUnknown}
 	}
 	switch parts[0] {
@@ -210,14 +224,15 @@ func (s *store) claimBatch(ctx context.Context, items []item, out []reply) (agai
 	old := s.old.Load()
 	keys := make([]string, len(items))
 	cmds := make([]*redis.Cmd, len(items))
+	var lease any = s.lease.Milliseconds() // once, not for each command
 	err := s.exchange(ctx, func(p redis.Pipeliner) {
 		for i := range items {
 			keys[i] = s.key(items[i].id)
 			val := s.claimValue(keys[i], items[i].delivery)
 			if old {
-				cmds[i] = claimScript.Eval(ctx, p, keys[i:i+1], val, s.lease.Milliseconds())
+				cmds[i] = claimScript.Eval(ctx, p, keys[i:i+1], val, lease)
 			} else {
-				cmds[i] = p.Do(ctx, "set", keys[i], val, "nx", "get", "px", s.lease.Milliseconds())
+				cmds[i] = p.Do(ctx, "set", keys[i], val, "nx", "get", "px", lease)
 			}
 		}
 	})
@@ -278,8 +293,7 @@ func (s *store) confirm(ctx context.Context, cs []Claim, window time.Duration) [
 			if w <= 0 {
 				w = window
 			}
-			val := "D:" + keyHash(key) + ":" + cs[i].Delivery + ":" + hex.EncodeToString(cs[i].Content[:])
-			cmds[i] = p.Set(ctx, key, val, w)
+			cmds[i] = p.Set(ctx, key, confirmValue(key, cs[i].Delivery, cs[i].Content), w)
 		}
 	})
 	if errors.Is(err, errNoAnswer) {

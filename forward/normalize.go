@@ -150,13 +150,14 @@ func eventKey(e *provider.Event) string {
 // DESIGN 8. All values share one buffer.
 func (x *rendering) render(topic string) Message {
 	sum := sha256.Sum256(x.d.Body)
+	bodySum := hex.EncodeToString(sum[:])
 	size := len(x.e.Payload) + 1536
 	if x.ref != nil {
 		size = 2048
 	} else if !x.e.PayloadJSON {
 		size += len(x.e.Payload) / 2
 	}
-	b := x.value(make([]byte, 0, size), hex.EncodeToString(sum[:]))
+	b := x.value(make([]byte, 0, size), bodySum)
 	n := len(b)
 	hs := make([]Header, 0, 19)
 	put := func(key, val string) {
@@ -179,7 +180,7 @@ func (x *rendering) render(topic string) Message {
 	put("ce_providertype", e.Type)
 	put("ce_deliveryid", d.ID)
 	put("ce_archiveseq", strconv.FormatUint(d.Seq&^archive.QuarantineBit, 10))
-	put("ce_bodysha256", hex.EncodeToString(sum[:]))
+	put("ce_bodysha256", bodySum)
 	put("ce_verifiedby", x.verified)
 	put("ce_tenant", tenantOf(d, e))
 	put("ce_replay", x.replay)
@@ -452,7 +453,7 @@ func topicWord(s string) string {
 		return "none"
 	}
 	return strings.Map(func(r rune) rune {
-		if r < 0x80 && (r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '_' || r == '-') {
+		if r < utf8.RuneSelf && topicByte(byte(r)) {
 			return r
 		}
 		return '-'

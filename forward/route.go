@@ -2,7 +2,6 @@ package forward
 
 import (
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -234,6 +233,20 @@ func routeNames(info *SourceInfo, e *provider.Event) (family, typ string) {
 	return family, typeOf(info, e)
 }
 
-var topicShape = regexp.MustCompile(`^[A-Za-z0-9._-]{1,249}$`)
+// legalTopic says whether Kafka takes the name. Every event asks: by a regular expression
+// that was 0.8 % of a busy gateway's CPU.
+func legalTopic(s string) bool {
+	if len(s) == 0 || len(s) > 249 || s == "." || s == ".." {
+		return false
+	}
+	for i := range len(s) {
+		if !topicByte(s[i]) {
+			return false
+		}
+	}
+	return true
+}
 
-func legalTopic(s string) bool { return topicShape.MatchString(s) && s != "." && s != ".." }
+func topicByte(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '-'
+}

@@ -265,3 +265,16 @@ func FuzzRoute(f *testing.F) {
 		}
 	})
 }
+
+func TestLegalTopic(t *testing.T) {
+	for _, name := range []string{"a", "webhooks.stripe", "A-Z_09.x", "...", strings.Repeat("x", 249)} {
+		if !legalTopic(name) {
+			t.Errorf("%q is refused", name)
+		}
+	}
+	for _, name := range []string{"", ".", "..", "a b", "a/b", "a\n", "é", "a\x00", "{type}", strings.Repeat("x", 250)} {
+		if legalTopic(name) {
+			t.Errorf("%q is taken", name)
+		}
+	}
+}
