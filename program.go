@@ -90,11 +90,15 @@ func build(conf *config.Config, log *zap.Logger, cat config.Catalogue, dev bool)
 	if err != nil {
 		return nil, err
 	}
+	var known func(uint64) (archive.Fields, bool)
+	if conf.Forward != nil {
+		known = p.epochs.knows
+	}
 	if p.archive, err = archive.Open(conf.Archive.Dir, archive.Options{
 		SegmentBytes: int64(conf.Archive.SegmentSize), MaxInFlight: int64(conf.Ingest.MaxInFlight),
 		Retention:  archive.Retention{Age: conf.Archive.Retention.Age, Size: int64(conf.Archive.Retention.Size)},
 		Quarantine: archive.Quarantine{Size: int64(conf.Archive.Quarantine.Size)}, ReservePercent: reserve(conf.Archive.Reserve),
-		Encryption: sealing, Logger: log.Named("archive"), Registerer: reg, Extract: p.epochs.fields, PendingSink: func() bool { return conf.Forward != nil }, Trace: stage,
+		Encryption: sealing, Logger: log.Named("archive"), Registerer: reg, Extract: p.epochs.fields, Known: known, PendingSink: func() bool { return conf.Forward != nil }, Trace: stage,
 	}); err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"penstock/archive"
 	"penstock/config"
@@ -20,6 +21,7 @@ import (
 type epochs struct {
 	opened  chan struct{} // closed when archive is there
 	archive *archive.Archive
+	pumps   [2]atomic.Pointer[forward.Pump] // to Kafka, to HTTP targets; nil: none, or not yet
 	mu      sync.Mutex
 	known   map[uint64]*forward.SourceInfo
 	urls    map[string]string               // public URL by source, as configured today
@@ -101,6 +103,16 @@ func readingSecrets(s *config.Source) provider.Credentials {
 		}
 	}
 	return out
+}
+
+// knows gives the index the fields of what a pump has read already.
+func (e *epochs) knows(seq uint64) (f archive.Fields, ok bool) {
+	for i := range e.pumps {
+		if p := e.pumps[i].Load(); p != nil && !ok {
+			f, ok = p.Known(seq)
+		}
+	}
+	return f, ok
 }
 
 // fields is the index's extractor for deliveries that have no outcome yet.

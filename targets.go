@@ -90,6 +90,7 @@ func (p *program) buildPumps(conf *config.Config, node string, reg *prometheus.R
 		if p.pump, err = forward.New(ko); err != nil {
 			return err
 		}
+		p.epochs.pumps[0].Store(p.pump)
 	}
 	// Without Kafka there is a pump to HTTP targets in any case: a reload may bring one.
 	if to == nil && p.pump != nil {
@@ -108,6 +109,7 @@ func (p *program) buildPumps(conf *config.Config, node string, reg *prometheus.R
 	} else {
 		p.beside = pump
 	}
+	p.epochs.pumps[1].Store(pump)
 	return nil
 }
 

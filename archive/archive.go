@@ -57,6 +57,10 @@ type Options struct {
 	Registerer     prometheus.Registerer
 	// Extract reads the index fields of a delivery that has no outcome yet.
 	Extract func(*Delivery) (Fields, bool)
+	// Known gives the same of an accepted delivery that somebody has read already. Where it
+	// is set, the index keeps no bodies of new deliveries until their outcomes come: it asks
+	// Known, and what nobody knows it reads from the log again, for Extract.
+	Known   func(seq uint64) (Fields, bool)
 	Now     func() time.Time
 	NoIndex bool // no index is opened: queries and evidence are not there
 	NoPack  bool // sealed segments stay as they are

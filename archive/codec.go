@@ -145,6 +145,7 @@ type payloadReader struct {
 	bad    bool
 	intern map[string]string
 	keys   *Keys // opens what is sealed; nil: that stays locked
+	lend   bool  // target, header and body are the reader's memory until its next call
 
 	// What Reader.Skim asked for, and where it is put.
 	skimDeliveries, skimOutcomes bool
@@ -312,6 +313,10 @@ func (p *payloadReader) delivery(f *frame) (*Delivery, error) {
 	}
 	d.RemoteIP = addr
 	target, header, body := p.raw(), p.raw(), p.raw()
+	if p.lend {
+		d.Target, d.Header, d.Body = target, header, body
+		return d, nil
+	}
 	own := make([]byte, 0, len(target)+len(header)+len(body))
 	own = append(append(append(own, target...), header...), body...)
 	// Full slice expressions: an append to one must not run into the next.

@@ -79,7 +79,11 @@ type indexOptions struct {
 	Logger *zap.Logger
 	// Extract reads the fields of a delivery that has no outcome yet, accepted or
 	// rejected (so that a refused delivery is found by its order id).
-	Extract    func(*Delivery) (Fields, bool)
+	Extract func(*Delivery) (Fields, bool)
+	// Known, where it is set, gives the fields of an accepted delivery that was read already,
+	// and Reread the delivery; what is followed then lends its bodies until the next record.
+	Known      func(seq uint64) (Fields, bool)
+	Reread     func(seq uint64) (*Delivery, error)
 	Registerer prometheus.Registerer
 	// Tip gives the last synced seq of the log; for the lag metric. May be nil.
 	Tip func() uint64

@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,8 @@ import (
 )
 
 const (
+	// maxRecall is how far behind the index may be and still keep no bodies.
+	maxRecall = 1 << 16
 	// maxHeldBodies bounds the bodies that wait for the end of a batch because their
 	// outcome, which makes reading them superfluous, is usually in the same batch.
 	maxHeldBodies = 16 << 20
@@ -36,6 +39,7 @@ type change struct {
 	seq     uint64
 	entry   *entry    // of a delivery
 	body    *Delivery // to be read by the extractor if no outcome comes
+	recall  bool      // the same, without the body: index.recall
 	outcome *Outcome
 }
 
@@ -85,6 +89,13 @@ func (x *index) change(rec Record) change {
 	if d.Verdict == Challenge || x.o.Extract == nil {
 		return c
 	}
+	if x.o.Known != nil {
+		// Far behind, most outcomes are at hand, and reading one by one would take long.
+		if c.recall = d.Verdict == Accepted && x.lag() < maxRecall; c.recall {
+			return c
+		}
+		d = d.clone()
+	}
 	size := int64(len(d.Body) + len(d.Header) + len(d.Target))
 	if x.held.Add(size) <= maxHeldBodies {
 		c.body = d
@@ -93,6 +104,25 @@ func (x *index) change(rec Record) change {
 	x.held.Add(-size)
 	x.guess(c.entry, d)
 	return c
+}
+
+// recall finds out what the extractor would say of a delivery whose body was not kept. Where
+// it is gone or damaged by now, the row has no fields until an outcome says them.
+func (x *index) recall(e *entry) {
+	if f, ok := x.o.Known(e.ref.seq()); ok {
+		e.setItem(0, f, true)
+		return
+	}
+	if d, err := x.o.Reread(e.ref.seq()); err == nil {
+		x.guess(e, d)
+	}
+}
+
+// clone gives the delivery memory of its own.
+func (d *Delivery) clone() *Delivery {
+	own := *d
+	own.Target, own.Header, own.Body = bytes.Clone(d.Target), bytes.Clone(d.Header), bytes.Clone(d.Body)
+	return &own
 }
 
 // guess lets the extractor read a delivery. Its panic must not end the process at each
@@ -124,6 +154,7 @@ type live struct {
 	keys   []valueKey // as they are in Pebble, or in blocks of this batch
 	states []state
 	body   *Delivery
+	recall bool
 	dirty  bool
 }
 
@@ -256,7 +287,7 @@ func (w *writer) delivery(c change) error {
 		w.release(c.body)
 		return nil
 	}
-	l := &live{e: c.entry, body: c.body}
+	l := &live{e: c.entry, body: c.body, recall: c.recall}
 	if r.log() == 1 {
 		// The two logs are followed independently: outcomes of a released delivery may
 		// have come before it.
@@ -440,7 +471,10 @@ func (w *writer) put(l *live) error {
 		w.release(l.body)
 		l.body = nil
 	}
-	l.dirty = false
+	if l.recall && !l.e.knows() {
+		w.x.recall(l.e)
+	}
+	l.dirty, l.recall = false, false
 	e := w.x.codec.visible(l.e)
 	o := makeOrder(e.row.ReceivedAt, e.ref)
 	keys := w.x.codec.valueKeys(e)

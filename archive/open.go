@@ -278,7 +278,7 @@ func (a *Archive) openIndex() error {
 		return err
 	}
 	x, err := openIndex(filepath.Join(a.dir, indexDir), indexOptions{
-		Logger: a.zap, Extract: a.o.Extract, Registerer: a.o.Registerer, Tip: a.Synced,
+		Logger: a.zap, Extract: a.o.Extract, Known: a.o.Known, Reread: a.GetSeq, Registerer: a.o.Registerer, Tip: a.Synced,
 		Last: [2]uint64{a.log.recovered, a.quarantine.log.recovered}, Codec: enc,
 	})
 	if err != nil {
@@ -324,6 +324,7 @@ func (a *Archive) followLog(ctx context.Context, j *journal, kind int) {
 	defer a.follow.Done()
 	r := j.newReader(a.index.position(kind) + 1)
 	defer r.Close()
+	r.dec.lend = a.o.Known != nil
 	next := r.Next
 	if kind == logQuarantine {
 		// The index tells the logs apart by this bit, also where the record is no delivery:

@@ -152,7 +152,11 @@ func (p *Pump) readFor(replay *job, d *archive.Delivery, rel *release) []*parcel
 		return []*parcel{ev}
 	}
 	if p.kind == KindHTTP {
-		return []*parcel{p.asRequest(d, info, rel)}
+		ev := p.asRequest(d, info, rel)
+		if d.Verdict == archive.Accepted && ev.fields != (archive.Fields{}) {
+			p.known.put(d.Seq, ev.fields)
+		}
+		return []*parcel{ev}
 	}
 	evs, err := readEvents(info, d)
 	if err != nil {
@@ -171,6 +175,9 @@ func (p *Pump) readFor(replay *job, d *archive.Delivery, rel *release) []*parcel
 	for i := range ways {
 		out[i] = p.build(replay, d, info, &evs[ways[i].event], i, &ways[i], rel)
 		out[i].items = len(ways)
+	}
+	if d.Verdict == archive.Accepted {
+		p.known.put(d.Seq, out[0].fields) // the first way is the first event's
 	}
 	return out
 }

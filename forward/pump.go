@@ -55,6 +55,7 @@ type Pump struct {
 	infos   map[uint64]infoEntry
 	sources map[string]*sourceState
 
+	known     known
 	routeTold sync.Map // routes whose failure was logged
 
 	stateMu sync.Mutex // protects what follows
