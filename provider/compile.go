@@ -46,6 +46,7 @@ type plan struct {
 	ownWords bool        // a shape with another type or status than the base
 	fetch    bool        // as of Shape.NeedsFetch
 	shared   bool        // the id is the delivery's, not the item's
+	refs     []place     // References, by name
 	unsigned []fieldName // fields that are read from where the signature does not reach
 	watch    *trie
 }
@@ -340,6 +341,7 @@ func merge(base, over Fields) Fields {
 
 func (d *Definition) newPlan(f Fields, id Identity) (*plan, error) {
 	pl := &plan{Fields: f, watch: &trie{}}
+	pl.planReferences()
 	if u := f.OccurredAt.Unit; !f.OccurredAt.Path.IsZero() {
 		zone, err := checkTimeUnit(u, f.OccurredAt.Zone)
 		if err != nil {

@@ -1,7 +1,8 @@
 package provider
 
 import (
-	"sort"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -139,14 +140,17 @@ func (pl *plan) places() []place {
 	for i := range pl.identity.Fields {
 		out = append(out, place{"", &pl.identity.Fields[i]})
 	}
-	names := make([]string, 0, len(pl.References))
-	for k := range pl.References {
-		names = append(names, k)
-	}
-	sort.Strings(names)
-	for _, k := range names {
+	return append(out, pl.refs...)
+}
+
+// referencePrefix stands before a reference's own name.
+const referencePrefix = "references."
+
+// planReferences lists the references in the order of their names: a map would be walked
+// anew for each event.
+func (pl *plan) planReferences() {
+	for _, k := range slices.Sorted(maps.Keys(pl.References)) {
 		v := pl.References[k]
-		out = append(out, place{"references." + k, &v})
+		pl.refs = append(pl.refs, place{referencePrefix + k, &v})
 	}
-	return out
 }

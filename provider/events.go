@@ -285,13 +285,12 @@ func (c *reading) fill(pl *plan, ev *Event) {
 	ev.Tenant = c.str(&pl.Tenant, "tenant")
 	ev.RequestID = c.str(&pl.RequestID, "request_id")
 	ev.IdempotencyKey = c.str(&pl.IdempotencyKey, "idempotency_key")
-	for name := range pl.References {
-		v := pl.References[name]
-		if s := c.str(&v, "references."+name); s != "" {
+	for i := range pl.refs {
+		if s := c.str(pl.refs[i].value, pl.refs[i].name); s != "" {
 			if ev.References == nil {
-				ev.References = make(map[string]string, len(pl.References))
+				ev.References = make(map[string]string, len(pl.refs))
 			}
-			ev.References[name] = s
+			ev.References[pl.refs[i].name[len(referencePrefix):]] = s
 		}
 	}
 	if pl.Subject.IsZero() {
@@ -420,7 +419,7 @@ func (ev *Event) has(name string) bool {
 	case "idempotency_key":
 		return ev.IdempotencyKey != ""
 	}
-	if ref, ok := strings.CutPrefix(name, "references."); ok {
+	if ref, ok := strings.CutPrefix(name, referencePrefix); ok {
 		return ev.References[ref] != ""
 	}
 	return true

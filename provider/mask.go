@@ -2,6 +2,7 @@ package provider
 
 import (
 	"bytes"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/valyala/fastjson"
@@ -219,6 +220,9 @@ func (c *reading) cover(b []byte) []byte {
 	if !pans && !c.d.prog.hidden {
 		return b
 	}
+	if !pans && c.scanned && len(b) == len(c.doc) && &b[0] == &c.doc[0] {
+		return c.coverSpans(b)
+	}
 	var out []byte
 	done := 0
 	put := func(from, to int, path, with []byte) {
@@ -227,20 +231,7 @@ func (c *reading) cover(b []byte) []byte {
 		}
 		out = append(append(out, b[done:from]...), with...)
 		done = to
-		if len(c.masked) < maxListed {
-			c.masked = append(c.masked, string(bytes.ToValidUTF8(path, []byte("\uFFFD"))))
-		}
-	}
-	if !pans && c.scanned && len(b) == len(c.doc) && &b[0] == &c.doc[0] {
-		for _, sp := range c.spans { // found already
-			if v := string(b[sp.from:sp.to]); v != "null" && v != `""` {
-				put(sp.from, sp.to, []byte(sp.path), []byte(redacted))
-			}
-		}
-		if out == nil {
-			return b
-		}
-		return append(out, b[done:]...)
+		c.listMasked(string(path))
 	}
 	s := scanner{b: b}
 	s.secret = func(from, to int, path []byte) {
@@ -263,6 +254,35 @@ func (c *reading) cover(b []byte) []byte {
 		return b
 	}
 	return append(out, b[done:]...)
+}
+
+// coverSpans hides the secret fields that were found when the document was opened. It is
+// apart from the walk because that one's closures cost seven allocations.
+func (c *reading) coverSpans(b []byte) []byte {
+	var out []byte
+	done := 0
+	for i := range c.spans {
+		sp := &c.spans[i]
+		if v := b[sp.from:sp.to]; string(v) == "null" || string(v) == `""` {
+			continue
+		}
+		if out == nil {
+			out = make([]byte, 0, len(b)+64)
+		}
+		out = append(append(out, b[done:sp.from]...), redacted...)
+		done = sp.to
+		c.listMasked(sp.path)
+	}
+	if out == nil {
+		return b
+	}
+	return append(out, b[done:]...)
+}
+
+func (c *reading) listMasked(path string) {
+	if len(c.masked) < maxListed {
+		c.masked = append(c.masked, strings.ToValidUTF8(path, "\uFFFD"))
+	}
 }
 
 // minBarePAN is the least length of a bare JSON number that is looked at: cards stand in
