@@ -153,7 +153,7 @@ func (p *Pump) readFor(replay *job, d *archive.Delivery, rel *release) []*parcel
 	}
 	if p.kind == KindHTTP {
 		ev := p.asRequest(d, info, rel)
-		if d.Verdict == archive.Accepted && ev.fields != (archive.Fields{}) {
+		if replay == nil && d.Verdict == archive.Accepted && ev.fields != (archive.Fields{}) {
 			p.known.put(d.Seq, ev.fields)
 		}
 		return []*parcel{ev}
@@ -176,7 +176,7 @@ func (p *Pump) readFor(replay *job, d *archive.Delivery, rel *release) []*parcel
 		out[i] = p.build(replay, d, info, &evs[ways[i].event], i, &ways[i], rel)
 		out[i].items = len(ways)
 	}
-	if d.Verdict == archive.Accepted {
+	if replay == nil && d.Verdict == archive.Accepted {
 		p.known.put(d.Seq, out[0].fields) // the first way is the first event's
 	}
 	return out
