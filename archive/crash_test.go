@@ -50,15 +50,22 @@ func (w *world) options() Options {
 // life opens the archive, checks every promise, makes new ones, and ends in a crash, a
 // kill or a close.
 func (w *world) life() {
+	crashAt := 1 + w.rng.IntN(120)
+	if w.rng.IntN(4) == 0 {
+		crashAt = 1 + w.rng.IntN(16) // in the recovery itself
+	}
+	w.lifeUntil(func(_ string, n int) bool { return n >= crashAt }, w.rng.IntN(3) == 0, w.rng.IntN(3) == 0)
+}
+
+// lifeUntil is a life that ends at an operation, in a kill or a power cut.
+func (w *world) lifeUntil(end func(op string, n int) bool, faults, kill bool) {
 	w.crashes++
 	var sleeping sync.Mutex
-	crashAt := 1 + w.rng.IntN(120)
-	faults := w.rng.IntN(3) == 0
 	rng := rand.New(rand.NewPCG(w.seed, uint64(w.crashes)))
-	w.fs.fail = func(_, _ string, n int) error {
+	w.fs.fail = func(op, _ string, n int) error {
 		sleeping.Lock()
 		defer sleeping.Unlock()
-		if n >= crashAt {
+		if end(op, n) {
 			return errCrashed
 		}
 		if faults && rng.IntN(25) == 0 {
@@ -78,7 +85,7 @@ func (w *world) life() {
 		w.fatalf("open: %v", err)
 	}
 	w.fs.fail = nil
-	if w.rng.IntN(3) == 0 {
+	if kill {
 		w.fs = w.fs.kill()
 	} else {
 		w.fs = w.fs.powerCut()
@@ -256,14 +263,20 @@ func TestCrashes(t *testing.T) {
 			w.life()
 			total--
 		}
-		w.fs.fail = nil
-		a, err := Open(worldDir, w.options())
-		if err != nil {
-			w.fatalf("last open: %v", err)
-		}
-		w.check(a)
-		if err := a.Close(); err != nil {
-			w.fatalf("close: %v", err)
-		}
+		w.last()
+	}
+}
+
+// last is a life in which nothing fails.
+func (w *world) last() {
+	w.t.Helper()
+	w.fs.fail = nil
+	a, err := Open(worldDir, w.options())
+	if err != nil {
+		w.fatalf("last open: %v", err)
+	}
+	w.check(a)
+	if err := a.Close(); err != nil {
+		w.fatalf("close: %v", err)
 	}
 }

@@ -51,6 +51,7 @@ type journal struct {
 	active    *segment        // committer only: what it appends to
 	carry     []carried       // committer only: what the first segment of this life begins with
 	unsealed  *segment        // committer only: the newest one of the last life
+	settled   bool            // committer only: the names that recovery found are on the disk
 	recovered uint64          // highest seq that recovery knows of
 	zeros     []byte          // committer only
 	timer     *time.Timer     // committer only: of a batch that waits for company

@@ -160,6 +160,7 @@ func (a *Archive) recoverLog(r *recovery) error {
 	r.fs, r.log, r.blocks, r.keyed = a.o.FS, a.zap, a.blocks, a.keys != nil && a.keys.there.Load()
 	r.floor = a.state.uint(keyFloor + kind)
 	r.head = a.state.note(keyHead + kind)
+	r.notes = a.settleState
 	if err := r.run(); err != nil {
 		return err
 	}
@@ -168,6 +169,16 @@ func (a *Archive) recoverLog(r *recovery) error {
 		a.damage.start = append(a.damage.start, f)
 	}
 	return nil
+}
+
+// settleState writes the state anew: of the file that was read, an earlier life may have
+// synced neither the last commit nor the name.
+func (a *Archive) settleState() error {
+	id, ok := a.state.Get(keyArchiveID)
+	if !ok {
+		return nil // nothing was read
+	}
+	return a.state.Commit(Change{Key: keyArchiveID, Value: id})
 }
 
 // uint reads a note of the archive's own.
@@ -199,7 +210,7 @@ func (a *Archive) newJournal(r *recovery, id uint64) *journal {
 		}
 	}
 	j := &journal{dir: r.dir, o: o, log: a.zap, epochs: a.epochs, nextSeq: next, segs: r.segs,
-		plan: r.newPlan(next), carry: r.carry, unsealed: r.unsealed, recovered: r.lastSeq, kick: make(chan struct{}, 1), stopped: make(chan struct{}), stop: make(chan struct{}),
+		plan: r.newPlan(next), carry: r.carry, unsealed: r.unsealed, settled: r.settled, recovered: r.lastSeq, kick: make(chan struct{}, 1), stopped: make(chan struct{}), stop: make(chan struct{}),
 		readers: make(map[*Reader]struct{})}
 	if a.keys != nil {
 		j.sealer = &sealer{keys: a.keys}

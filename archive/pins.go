@@ -28,8 +28,9 @@ type pins struct {
 	dir  string
 	keys *Keys // nil: nothing is encrypted
 
-	mu sync.Mutex // protects at; held while a file is written, so that there is one per delivery
-	at map[string]pin
+	mu      sync.Mutex // protects at and settled; held while a file is written, so that there is one per delivery
+	at      map[string]pin
+	settled bool // the names are on the disk, those of an earlier life too
 }
 
 type pin struct {
@@ -94,7 +95,7 @@ func (a *Archive) Pin(d *Delivery, until time.Time) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if old, ok := p.at[d.ID]; ok && !old.until.Before(until.Truncate(time.Second)) {
-		return nil
+		return p.settle()
 	}
 	next := pin{seq: d.Seq, until: until.Truncate(time.Second)}
 	b, err := p.encode(d, id)
@@ -108,6 +109,19 @@ func (a *Archive) Pin(d *Delivery, until time.Time) error {
 		_ = p.fs.Remove(filepath.Join(p.dir, old.name(d.ID))) // the longer one counts
 	}
 	p.at[d.ID] = next
+	return nil
+}
+
+// settle makes names durable that a process which was killed may not have synced. Caller
+// holds mu.
+func (p *pins) settle() error {
+	if p.settled {
+		return nil
+	}
+	if err := p.fs.SyncDir(p.dir); err != nil {
+		return fmt.Errorf("sync pinned deliveries: %w", err)
+	}
+	p.settled = true
 	return nil
 }
 

@@ -62,6 +62,8 @@ type recovery struct {
 	head       segmentNote
 	look       bool          // nothing is repaired
 	keyed      bool          // there is a keyring
+	notes      func() error  // makes durable what the state says
+	settled    bool          // what was found is durable
 	keys       *Keys         // of a check
 	carry      []carried     // what the next segment begins with
 	unsealed   *segment      // the newest one of the last life; may be sealed when there is a next
@@ -97,6 +99,22 @@ func (r *recovery) run() error {
 		return r.tail(r.segs[n-1])
 	}
 	return nil
+}
+
+// settle makes durable what this start found, before anything is done that relies on it. A
+// process that was killed may have left names, and notes of what retention removed, that
+// are not on the disk; a power cut that forgets them must not find done what followed from
+// them. It says whether that went well.
+func (r *recovery) settle() bool {
+	if r.settled {
+		return true
+	}
+	if err := errors.Join(r.notes(), r.fs.SyncDir(r.dir)); err != nil {
+		r.log.Warn("what was found cannot be made durable; nothing is removed before the next start", zap.String("dir", r.dir), zap.Error(err))
+		return false
+	}
+	r.settled = true
+	return true
 }
 
 // leftover deals with files that are no segments.
@@ -189,7 +207,7 @@ func (r *recovery) dropCovered() {
 			kept = append(kept, seg)
 			continue
 		}
-		if r.look {
+		if r.look || !r.settle() {
 			continue
 		}
 		if err := r.fs.Remove(seg.path); err != nil {
@@ -400,7 +418,7 @@ func (r *recovery) newPlan(next uint64) plan {
 func (r *recovery) bounds() {
 	for len(r.segs) > 1 && r.segs[0].head.tag.number < r.floor && r.segs[0].head.archive != 0 {
 		// Retention had removed it and a crash brought it back, or it is being removed.
-		if !r.look {
+		if !r.look && r.settle() {
 			if err := r.fs.Remove(r.segs[0].path); err != nil {
 				r.note(r.segs[0].name, "was removed by retention before and cannot be removed again: %v", err)
 				break

@@ -41,6 +41,14 @@ func (j *journal) roll(t tag, first uint64) error {
 	if err := j.o.Keys.begin(); err != nil {
 		return err
 	}
+	// A power cut may keep the new name and lose that of its predecessor, if a process was
+	// killed before it could sync that.
+	if !j.settled {
+		if err := j.o.FS.SyncDir(j.dir); err != nil {
+			return fmt.Errorf("sync directory: %w", err)
+		}
+		j.settled = true
+	}
 	pred, old := j.predecessor()
 	f, tmp, size, err := j.blankFile()
 	if err != nil {
