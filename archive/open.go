@@ -147,6 +147,7 @@ func (a *Archive) recoverAll() error {
 	}
 	a.log = a.newJournal(main, id)
 	a.quarantine = &quarantine{log: a.newJournal(quar, id), sampler: sampled}
+	a.quarantine.log.o.Opening = sampled.opening
 	a.quarantine.restoreOlder()
 	sampled.repeatAll()
 	return nil
