@@ -16,22 +16,26 @@ import (
 // TestKillThenPowerCut: nothing that was acknowledged is lost, and nothing is taken for
 // damage, whatever directory entries a power cut forgets that a kill had left unsynced.
 func TestKillThenPowerCut(t *testing.T) {
-	at := func(op string, nth int) func(string, int) bool {
-		return func(is string, _ int) bool {
+	at := func(op string, nth int) func(string, int) error {
+		return func(is string, _ int) error {
 			if is == op {
 				nth--
 			}
-			return nth <= 0
+			if nth <= 0 {
+				return errCrashed
+			}
+			return nil
 		}
 	}
-	for seed, total := firstSeed(t), crashes(t, 1920); total > 0; seed++ {
+	all := crashes(t, 1920)
+	for seed, total := firstSeed(t), all; total > 0; seed++ {
 		for n := 1; n <= 4; n++ { // of the cursors, of the segments, of the quarantine, and one that comes later
 			for m := 1; m <= 4; m++ {
 				w := newWorld(t, seed<<8+uint64(n)<<4+uint64(m))
-				w.sealed = seed%3 == 0
-				w.lifeUntil(at("write", 8+w.rng.IntN(8)), false, true)
-				w.lifeUntil(at("syncdir", n), false, true)
-				w.lifeUntil(at("syncdir", m), false, false)
+				w.sealed, w.before = seed%3 == 0, all-total
+				w.lifeUntil(at("write", 8+w.rng.IntN(8)), true)
+				w.lifeUntil(at("syncdir", n), true)
+				w.lifeUntil(at("syncdir", m), false)
 				w.last()
 				total -= w.crashes
 			}
@@ -49,7 +53,8 @@ func TestThinKillThenPowerCut(t *testing.T) {
 		t.Fatal(err)
 	}
 	base := disk.powerCut()
-	for seed, total := firstSeed(t), crashes(t, 600); total > 0; seed++ {
+	all := crashes(t, 600)
+	for seed, total := firstSeed(t), all; total > 0; seed++ {
 		for n, op := range thinOps(t, base, p, c) {
 			if op != "syncdir" { // what it would have synced is what can be lost
 				continue
@@ -57,7 +62,7 @@ func TestThinKillThenPowerCut(t *testing.T) {
 			for m := 3; m <= 12; m++ {
 				total -= 2
 				if err := thinTwice(base, held, p, c, n+1, m, seed); err != nil {
-					t.Fatalf("seed %d, killed at operation %d, power cut at %d: %v", seed, n+1, m, err)
+					t.Fatalf("seed %d, killed at operation %d, power cut at %d (%d of the run): %v", seed, n+1, m, all-total, err)
 				}
 			}
 		}
