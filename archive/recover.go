@@ -93,6 +93,7 @@ func (r *recovery) run() error {
 	for _, name := range names {
 		r.leftover(name)
 	}
+	r.dropRemoved()
 	r.chain()
 	r.bounds()
 	if n := len(r.segs); n > 0 {
@@ -413,19 +414,23 @@ func (r *recovery) newPlan(next uint64) plan {
 		epochs: make(map[uint64]struct{})}
 }
 
-// bounds compares what is there with what the archive noted: the oldest segment it
-// kept and the newest it had written to.
-func (r *recovery) bounds() {
+// dropRemoved leaves out what retention had removed and a crash brought back, or what is
+// being removed. It comes before the chain: of several that were removed a power cut may
+// bring back any.
+func (r *recovery) dropRemoved() {
 	for len(r.segs) > 1 && r.segs[0].head.tag.number < r.floor && r.segs[0].head.archive != 0 {
-		// Retention had removed it and a crash brought it back, or it is being removed.
 		if !r.look && r.settle() {
 			if err := r.fs.Remove(r.segs[0].path); err != nil {
 				r.note(r.segs[0].name, "was removed by retention before and cannot be removed again: %v", err)
-				break
 			}
 		}
 		r.segs = r.segs[1:]
 	}
+}
+
+// bounds compares what is there with what the archive noted: the oldest segment it
+// kept and the newest it had written to.
+func (r *recovery) bounds() {
 	if len(r.segs) > 0 {
 		if p := r.segs[0].head.pred; p.number != 0 && p.number >= r.floor {
 			r.damage(segmentName(p.first), "is missing: segment %s names it as its predecessor (number %d)", r.segs[0].name, p.number)
