@@ -96,8 +96,8 @@ try pin-not-settled pins.go 'TestPin.*' 'return p.settle()' 'return nil'
 # Compression.
 try pack-no-sync packer.go TestPackCrashes 'if err := out.Sync(); err != nil {' 'if err := error(nil); err != nil {'
 try pack-no-dirsync packer.go TestPackCrashes 'syncErr := j.o.FS.SyncDir(j.dir)' 'syncErr := error(nil)'
-try spare-while-read packer.go 'TestPack.*' 'if idle := seg.letGo(); old' 'if idle := seg.letGo() || true; old'
-try recycled-while-read retain.go 'TestRe.*|Test.*Spare.*|TestRecycl.*|TestKeep.*|Test.*While.*|TestRetention.*' 'if idle && !seg.poisoned' 'if !seg.poisoned && (idle || true)'
+try spare-while-read packer.go TestFileInUseIsNoSpare 'if idle := seg.letGo(); old' 'if idle := seg.letGo() || true; old'
+try recycled-while-read retain.go TestFileInUseIsNoSpare 'if idle && !seg.poisoned' 'if !seg.poisoned && (idle || true)'
 
 # Keys.
 try keyring-no-sync keyring.go 'TestKeyringCrashes|TestSealedCrashes' 'err = f.Sync()' 'err = nil'
