@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"penstock/archive"
@@ -11,22 +12,52 @@ import (
 // lane lets few look through the index or draw a page at once, in the order in which they
 // came: on two cores one, so that fifty people who look leave the other to deliveries. Who
 // waits longer than a request may take is answered 503 with Retry-After.
+//
+// While people wait for one another it spares the machine in two ways: a list that has to
+// look far answers earlier as far as it got, and after each turn the slot rests as long as
+// the turn took. So a crowd waits for itself, and deliveries do not.
 type lane struct {
 	Archive
-	slots chan struct{}
+	slots   chan struct{}
+	waiting atomic.Int32
+	after   func(time.Duration, func()) // time.AfterFunc
 }
 
+const (
+	// crowdBudget is what a list may take while others wait for it.
+	crowdBudget = 15 * time.Millisecond
+	// restAbove is the shortest turn that is followed by a rest: shorter ones are cheaper than
+	// the timer. restMost bounds what the next one waits.
+	restAbove, restMost = time.Millisecond, 20 * time.Millisecond
+)
+
 func newLane(a Archive) *lane {
-	return &lane{Archive: a, slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
+	return &lane{Archive: a, slots: make(chan struct{}, max(1, runtime.NumCPU()/2)),
+		after: func(d time.Duration, f func()) { time.AfterFunc(d, f) }}
 }
 
 func (l *lane) enter(ctx context.Context) (leave func(), err error) {
 	select {
 	case l.slots <- struct{}{}:
-		return func() { <-l.slots }, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	default:
+		l.waiting.Add(1)
+		defer l.waiting.Add(-1)
+		select {
+		case l.slots <- struct{}{}:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
+	began := time.Now()
+	return func() { l.leave(time.Since(began)) }, nil
+}
+
+func (l *lane) leave(took time.Duration) {
+	if took < restAbove || l.waiting.Load() == 0 {
+		<-l.slots
+		return
+	}
+	l.after(min(took, restMost), func() { <-l.slots })
 }
 
 // Query looks for deliveries. Full text has a queue of its own, and rests.
@@ -37,6 +68,9 @@ func (l *lane) Query(ctx context.Context, f archive.Filter) (archive.Page, error
 			return archive.Page{}, err
 		}
 		defer leave()
+		if f.Budget > crowdBudget && l.waiting.Load() > 0 {
+			f.Budget = crowdBudget
+		}
 	}
 	return l.Archive.Query(ctx, f)
 }

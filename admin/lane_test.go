@@ -43,8 +43,53 @@ func TestLane(t *testing.T) {
 	if err := <-waited; err != nil {
 		t.Errorf("its turn comes: %v", err)
 	}
-	if len(l.slots) != 0 {
-		t.Errorf("%d slots are still held", len(l.slots))
+	for len(l.slots) != 0 { // until those that rest are free again
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// While others wait a list looks less far, and a turn is followed by a rest of its length.
+func TestLaneSparesTheMachine(t *testing.T) {
+	a := newFakeArchive()
+	l := newLane(a)
+	var rests []time.Duration
+	var free []func()
+	l.after = func(d time.Duration, f func()) { rests, free = append(rests, d), append(free, f) }
+	budget := func() time.Duration {
+		t.Helper()
+		if _, err := l.Query(t.Context(), archive.Filter{Budget: listBudget}); err != nil {
+			t.Fatal(err)
+		}
+		return a.asked.Budget
+	}
+	turn := func(took time.Duration) {
+		l.slots <- struct{}{}
+		l.leave(took)
+	}
+	if b := budget(); b != listBudget {
+		t.Errorf("alone a list may take %v", b)
+	}
+	turn(time.Second)
+	if len(rests) != 0 || len(l.slots) != 0 {
+		t.Errorf("with nobody waiting the slot rested %v", rests)
+	}
+	l.waiting.Store(1)
+	if b := budget(); b != crowdBudget {
+		t.Errorf("while others wait a list may take %v", b)
+	}
+	for _, f := range free { // of the query, if the machine was slow
+		f()
+	}
+	rests, free = nil, nil
+	turn(restAbove - 1)
+	turn(5 * time.Millisecond)
+	if len(rests) != 1 || rests[0] != 5*time.Millisecond || len(l.slots) != 1 {
+		t.Fatalf("after turns of less than 1 and of 5 ms it rested %v, %d slots held", rests, len(l.slots))
+	}
+	free[0]()
+	turn(time.Second)
+	if len(rests) != 2 || rests[1] != restMost {
+		t.Errorf("after a second it rested %v", rests)
 	}
 }
 

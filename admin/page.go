@@ -28,7 +28,7 @@ func parsePages(s *Server) (*template.Template, error) {
 	return template.New("").Funcs(template.FuncMap{
 		"money": s.money,
 		"when":  func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000") },
-		"short": func(t time.Time) string { return t.UTC().Format("01-02 15:04:05") },
+		"short": func(t time.Time) string { return t.UTC().Format(shortTime) },
 		"iso":   func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
 		"ago":   func(t time.Time) string { return ago(s.o.Now().Sub(t)) },
 		"age":   func(t time.Time) string { return took(s.o.Now().Sub(t)) },
@@ -38,8 +38,13 @@ func parsePages(s *Server) (*template.Template, error) {
 		"share": share,
 		"path":  url.PathEscape,
 		"list":  func(v ...any) []any { return v },
+		"rows":  s.drawRows,
+		"bars":  drawBars,
 	}).ParseFS(files, "templates/*.html")
 }
+
+// shortTime is a moment in a table; the year is that of its neighbours.
+const shortTime = "01-02 15:04:05"
 
 // money writes minor units as people do where the currency's decimals are known. Else they
 // stay what they are: a wrong decimal point is worse than none.

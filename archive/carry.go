@@ -194,7 +194,7 @@ func (r *recovery) empty(seg *segment) {
 	if seg.head.pred.poisoned {
 		return // it alone says where its predecessor ends
 	}
-	if err := r.fs.Remove(seg.path); err != nil {
+	if err := r.remove(seg.path); err != nil {
 		r.note(seg.name, "is empty and cannot be removed: %v", err)
 		return
 	}

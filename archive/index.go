@@ -116,6 +116,7 @@ type index struct {
 	floor [2]atomic.Uint64 // deliveries below are gone
 
 	thinJobs thinJobs
+	paced    time.Time // writer only: when it looked last how compactions get on
 
 	in   chan change
 	held atomic.Int64 // bytes of bodies that wait for the extractor
@@ -280,7 +281,7 @@ func (x *index) pebbleOptions(cache *pebble.Cache) *pebble.Options {
 		L0CompactionThreshold: 4, L0StopWritesThreshold: 24, LBaseMaxBytes: 256 << 20,
 		MaxOpenFiles: 512, FormatMajorVersion: pebble.FormatNewest,
 		// One compaction at a time: the index may lag, ingest may not.
-		CompactionConcurrencyRange: func() (int, int) { return 1, max(1, runtime.GOMAXPROCS(0)/2) },
+		CompactionConcurrencyRange: func() (int, int) { return 1, max(1, runtime.NumCPU()/2) },
 	}
 	// No Bloom filters: they would be for all keys (2.5 MB a table, read whole on a cache
 	// miss), where only evidence asks for what is not there; see seenFilter.

@@ -35,6 +35,7 @@ type indexDisk struct {
 	once  sync.Once
 	open  atomic.Bool  // before that nobody waits either: the archive opens without its index
 	last  atomic.Int64 // when the disk was full last, ns
+	hurry atomic.Bool  // compactions do not rest
 }
 
 func newIndexDisk(inner vfs.FS, dir string, log *zap.Logger) *indexDisk {
@@ -42,7 +43,9 @@ func newIndexDisk(inner vfs.FS, dir string, log *zap.Logger) *indexDisk {
 }
 
 // fs gives the disk to Pebble. What finds it full is tried once more when wait returns.
-func (d *indexDisk) fs() vfs.FS { return vfs.OnDiskFull(d.inner, d.wait) }
+func (d *indexDisk) fs() vfs.FS {
+	return vfs.OnDiskFull(pacedFS{d.inner, &d.hurry, time.Sleep}, d.wait)
+}
 
 func (d *indexDisk) wait() {
 	if d.open.Load() {
@@ -169,6 +172,7 @@ func (x *index) isOpen() bool {
 // flushAndClose ends Pebble. What a full disk does not take is read from the log again.
 // Caller holds mu.
 func (x *index) flushAndClose() error {
+	x.disk.hurry.Store(true) // Close waits for a compaction to end
 	var flushed <-chan struct{}
 	var err error
 	asked := make(chan struct{})

@@ -406,6 +406,7 @@ func (w *writer) commit() error {
 	if err := w.batch.Commit(pebble.NoSync); err != nil {
 		return fmt.Errorf("commit index batch at seq=%d: %w", w.applied[0], err)
 	}
+	x.pace()
 	x.metrics.batches.Inc()
 	x.metrics.rows.Add(float64(len(w.dirty)))
 	w.batch.Reset()

@@ -20,6 +20,7 @@ import (
 // except segment.mu while a file is opened or, once per segment, its footer is read.
 type journal struct {
 	dir    string
+	names  *names // of dir
 	o      journalOptions
 	log    *zap.Logger
 	met    journalMetrics
@@ -51,7 +52,6 @@ type journal struct {
 	active    *segment        // committer only: what it appends to
 	carry     []carried       // committer only: what the first segment of this life begins with
 	unsealed  *segment        // committer only: the newest one of the last life
-	settled   bool            // committer only: the names that recovery found are on the disk
 	recovered uint64          // highest seq that recovery knows of
 	zeros     []byte          // committer only
 	timer     *time.Timer     // committer only: of a batch that waits for company

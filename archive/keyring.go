@@ -107,6 +107,7 @@ type sourceKey struct {
 type Keys struct {
 	fs       FS
 	dir      string
+	files    *names // of dir
 	wrapping cipher.AEAD
 	now      func() time.Time
 	findings []finding
@@ -166,7 +167,7 @@ func loadKeys(fsys FS, dir string, e *Encryption) (*Keys, error) {
 		}
 		return nil, nil
 	}
-	k := &Keys{fs: fsys, dir: dir, now: time.Now, cache: map[openName]cipher.AEAD{}}
+	k := &Keys{fs: fsys, dir: dir, files: &names{fs: fsys, dir: dir}, now: time.Now, cache: map[openName]cipher.AEAD{}}
 	k.names.Store(&map[keyName]*sourceKey{})
 	var opening []cipher.AEAD
 	for _, key := range append([][]byte{e.Key}, e.Previous...) {
@@ -452,7 +453,7 @@ func (k *Keys) create(name keyName) error {
 }
 
 // begin makes sure that there is a keyring before there is a segment that wants one, and
-// that it is on the disk: a process that was killed may have left what is not.
+// that the one which was found is on the disk.
 func (k *Keys) begin() error {
 	if k == nil {
 		return nil
@@ -460,7 +461,7 @@ func (k *Keys) begin() error {
 	k.changing.Lock()
 	defer k.changing.Unlock()
 	if k.there.Load() && !k.rewrap {
-		return nil
+		return k.files.settle()
 	}
 	return k.save(*k.names.Load())
 }

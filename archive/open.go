@@ -210,8 +210,8 @@ func (a *Archive) newJournal(r *recovery, id uint64) *journal {
 			next += quarantineJump
 		}
 	}
-	j := &journal{dir: r.dir, o: o, log: a.zap, epochs: a.epochs, nextSeq: next, segs: r.segs,
-		plan: r.newPlan(next), carry: r.carry, unsealed: r.unsealed, settled: r.settled, recovered: r.lastSeq, kick: make(chan struct{}, 1), stopped: make(chan struct{}), stop: make(chan struct{}),
+	j := &journal{dir: r.dir, names: r.names, o: o, log: a.zap, epochs: a.epochs, nextSeq: next, segs: r.segs,
+		plan: r.newPlan(next), carry: r.carry, unsealed: r.unsealed, recovered: r.lastSeq, kick: make(chan struct{}, 1), stopped: make(chan struct{}), stop: make(chan struct{}),
 		readers: make(map[*Reader]struct{})}
 	if a.keys != nil {
 		j.sealer = &sealer{keys: a.keys}

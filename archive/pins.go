@@ -26,11 +26,11 @@ const pinsDir = "pins"
 type pins struct {
 	fs   FS
 	dir  string
-	keys *Keys // nil: nothing is encrypted
+	keys *Keys  // nil: nothing is encrypted
+	made *names // the files that were there at the start
 
-	mu      sync.Mutex // protects at and settled; held while a file is written, so that there is one per delivery
-	at      map[string]pin
-	settled bool // the names are on the disk, those of an earlier life too
+	mu sync.Mutex // protects at; held while a file is written, so that there is one per delivery
+	at map[string]pin
 }
 
 type pin struct {
@@ -54,6 +54,7 @@ func (p pin) name(id string) string { return fmt.Sprintf("%s.%d.%d", id, p.seq, 
 // openPins reads which deliveries are pinned; the directory comes with the first.
 func openPins(fsys FS, dir string, keys *Keys) (*pins, error) {
 	p := &pins{fs: fsys, dir: filepath.Join(dir, pinsDir), keys: keys, at: map[string]pin{}}
+	p.made = &names{fs: fsys, dir: p.dir}
 	names, err := fsys.List(p.dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return p, nil
@@ -95,7 +96,7 @@ func (a *Archive) Pin(d *Delivery, until time.Time) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if old, ok := p.at[d.ID]; ok && !old.until.Before(until.Truncate(time.Second)) {
-		return p.settle()
+		return p.made.settle()
 	}
 	next := pin{seq: d.Seq, until: until.Truncate(time.Second)}
 	b, err := p.encode(d, id)
@@ -109,19 +110,6 @@ func (a *Archive) Pin(d *Delivery, until time.Time) error {
 		_ = p.fs.Remove(filepath.Join(p.dir, old.name(d.ID))) // the longer one counts
 	}
 	p.at[d.ID] = next
-	return nil
-}
-
-// settle makes names durable that a process which was killed may not have synced. Caller
-// holds mu.
-func (p *pins) settle() error {
-	if p.settled {
-		return nil
-	}
-	if err := p.fs.SyncDir(p.dir); err != nil {
-		return fmt.Errorf("sync pinned deliveries: %w", err)
-	}
-	p.settled = true
 	return nil
 }
 

@@ -61,6 +61,7 @@ type recovery struct {
 	floor      uint64 // number of the oldest segment that retention kept
 	head       segmentNote
 	look       bool          // nothing is repaired
+	names      *names        // of dir
 	keyed      bool          // there is a keyring
 	notes      func() error  // makes durable what the state says
 	settled    bool          // what was found is durable
@@ -83,14 +84,18 @@ func (r *recovery) note(file, format string, args ...any) {
 // run does all steps. An error means that the directory cannot be read or was written
 // by another version; damage is no error.
 func (r *recovery) run() error {
-	names, err := r.fs.List(r.dir)
+	r.names = &names{fs: r.fs, dir: r.dir}
+	found, err := r.fs.List(r.dir)
 	if err != nil {
 		return fmt.Errorf("list %s: %w", r.dir, err)
 	}
-	if err := r.readHeaders(names); err != nil {
+	if !r.look {
+		_ = r.names.settle() // on a disk that cannot, nothing is removed, and whoever appends tries again
+	}
+	if err := r.readHeaders(found); err != nil {
 		return err
 	}
-	for _, name := range names {
+	for _, name := range found {
 		r.leftover(name)
 	}
 	r.dropRemoved()
@@ -110,12 +115,20 @@ func (r *recovery) settle() bool {
 	if r.settled {
 		return true
 	}
-	if err := errors.Join(r.notes(), r.fs.SyncDir(r.dir)); err != nil {
+	if err := errors.Join(r.notes(), r.names.settle()); err != nil {
 		r.log.Warn("what was found cannot be made durable; nothing is removed before the next start", zap.String("dir", r.dir), zap.Error(err))
 		return false
 	}
 	r.settled = true
 	return true
+}
+
+// remove takes a file away that others replace: not before these are there for good.
+func (r *recovery) remove(path string) error {
+	if err := r.names.settle(); err != nil {
+		return err
+	}
+	return r.fs.Remove(path)
 }
 
 // leftover deals with files that are no segments.
@@ -129,7 +142,7 @@ func (r *recovery) leftover(name string) {
 	if r.spares.known(name) {
 		return
 	}
-	if err := r.fs.Remove(r.path(name)); err != nil {
+	if err := r.remove(r.path(name)); err != nil {
 		r.note(name, "is left over and cannot be removed: %v", err)
 	}
 }
@@ -211,7 +224,7 @@ func (r *recovery) dropCovered() {
 		if r.look || !r.settle() {
 			continue
 		}
-		if err := r.fs.Remove(seg.path); err != nil {
+		if err := r.remove(seg.path); err != nil {
 			r.note(seg.name, "is no longer needed and cannot be removed: %v", err)
 		}
 	}

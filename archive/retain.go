@@ -188,6 +188,9 @@ func (a *Archive) discard(j *journal, seg, next *segment) error {
 // remove takes a segment out of the log. It is noted first: a crash may bring the file
 // back, and its absence must not look like a loss.
 func (a *Archive) remove(j *journal, seg, next *segment) error {
+	if err := j.names.settle(); err != nil {
+		return err
+	}
 	number := next.head.tag.number
 	note := Change{Key: keyFloor + strconv.Itoa(int(j.o.Kind)), Value: binary.LittleEndian.AppendUint64(nil, number)}
 	if err := a.state.Commit(note); err != nil {

@@ -41,14 +41,6 @@ func (j *journal) roll(t tag, first uint64) error {
 	if err := j.o.Keys.begin(); err != nil {
 		return err
 	}
-	// A power cut may keep the new name and lose that of its predecessor, if a process was
-	// killed before it could sync that.
-	if !j.settled {
-		if err := j.o.FS.SyncDir(j.dir); err != nil {
-			return fmt.Errorf("sync directory: %w", err)
-		}
-		j.settled = true
-	}
 	pred, old := j.predecessor()
 	f, tmp, size, err := j.blankFile()
 	if err != nil {
@@ -145,6 +137,10 @@ func (j *journal) install(f File, content []byte, tmp, name string) error {
 	}
 	if err := f.Sync(); err != nil {
 		return fmt.Errorf("sync header of segment %s: %w", name, err)
+	}
+	// The header names a predecessor.
+	if err := j.names.settle(); err != nil {
+		return fmt.Errorf("name segment %s: %w", name, err)
 	}
 	if err := j.o.FS.Rename(j.path(tmp), j.path(name)); err != nil {
 		return fmt.Errorf("name segment %s: %w", name, err)

@@ -62,7 +62,7 @@ try no-header-sync roll.go TestCrashes 'if err := f.Sync(); err != nil {
 try no-segment-dirsync roll.go TestCrashes 'if err := j.o.FS.SyncDir(j.dir); err != nil {
 		// It has' 'if err := error(nil); err != nil {
 		// It has'
-try no-dirsync-at-start roll.go 'TestCrashes|TestKillThenPowerCut' 'if !j.settled {' 'if false {'
+try no-dirsync-at-start settle.go 'TestCrashes|TestKillThenPowerCut' 'if err := n.fs.SyncDir(n.dir); err != nil {' 'if err := error(nil); err != nil {'
 try wrong-end roll.go TestCrashes 'end: old.end.Load()' 'end: old.size.Load()'
 
 # Recovery.
@@ -91,7 +91,7 @@ try thin-drops-outcomes thin.go 'TestThin.*' 'return t.j.has(o.Delivery)' 'retur
 try covered-not-settled recover.go TestThinKillThenPowerCut 'if r.look || !r.settle() {' 'if r.look {'
 try floor-not-settled recover.go TestThinKillThenPowerCut 'if !r.look && r.settle() {' 'if !r.look {'
 try pin-no-dirsync pins.go 'TestPin.*' 'return p.fs.SyncDir(p.dir)' 'return nil'
-try pin-not-settled pins.go 'TestPin.*' 'return p.settle()' 'return nil'
+try pin-not-settled pins.go 'TestPin.*' 'return p.made.settle()' 'return nil'
 
 # Compression.
 try pack-no-sync packer.go TestPackCrashes 'if err := out.Sync(); err != nil {' 'if err := error(nil); err != nil {'

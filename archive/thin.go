@@ -99,6 +99,9 @@ type thinner struct {
 // thin replaces parts, which are neighbours and closed, by one segment that holds only
 // what waits. The caller holds retaining.
 func (a *Archive) thin(j *journal, parts []*segment, waits, released []uint64) error {
+	if err := j.names.settle(); err != nil {
+		return err
+	}
 	t := &thinner{j: j, parts: parts, waits: setOf(waits), released: setOf(released), kept: map[uint64]struct{}{}, epochs: map[uint64]struct{}{}}
 	j.segMu.RLock()
 	t.older = j.segs[0] != parts[0]

@@ -12,7 +12,10 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
+
+	"penstock/bench/profile"
 )
 
 // adminOptions are what `bench admin` was asked.
@@ -67,6 +70,7 @@ func adminBench(args []string) error {
 	fs.IntVar(&o.conns, "conns", 64, "connections of the load")
 	fs.Float64Var(&o.rate, "rate", 0, "deliveries a second; 0 = half of what a closed loop reaches")
 	fs.StringVar(&o.penstock, "penstock", "", "binary to measure; default: built from here")
+	fs.BoolVar(&o.profile, "profile", os.Getenv("PROFILE") == "1", "write a CPU profile of each round to -out")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -75,8 +79,8 @@ func adminBench(args []string) error {
 	}
 	if o.penstock == "" {
 		o.penstock = filepath.Join(o.out, "penstock")
-		if out, err := exec.Command("go", "build", "-o", o.penstock, ".").CombinedOutput(); err != nil {
-			return fmt.Errorf("build penstock: %w\n%s", err, out)
+		if err := o.build(); err != nil {
+			return err
 		}
 	}
 	if o.dir == "" {
@@ -157,6 +161,10 @@ func (o *adminOptions) start() (*server, error) {
 		return nil, err
 	}
 	s.cmd = exec.Command(o.penstock, "serve", "-c", conf)
+	if o.profile {
+		s.profile = filepath.Join(o.out, "profile-admin.pb.gz") // of the last round: with admins
+		s.cmd.Env = append(os.Environ(), profile.Env+"="+s.profile)
+	}
 	return s, s.launch(filepath.Join(o.out, "admin.log"), 2*time.Minute)
 }
 
@@ -254,7 +262,9 @@ func (o *adminOptions) round(s *server, id string, rate float64, admins int) (in
 	if err != nil {
 		return ingesting{}, err
 	}
+	s.signal(syscall.SIGUSR1)
 	r, err := load(s.addr, reqs, o.conns, o.oneRun, rate, true)
+	s.signal(syscall.SIGUSR1)
 	if err != nil {
 		return ingesting{}, err
 	}

@@ -103,11 +103,8 @@ func readOptions() (*options, error) {
 	return o, nil
 }
 
-func run(o *options) error {
-	if err := os.MkdirAll(o.out, 0o755); err != nil {
-		return err
-	}
-	o.penstock = filepath.Join(o.out, "penstock")
+// build makes the binary to measure, one that writes profiles if asked to.
+func (o *options) build() error {
 	args := []string{"build", "-o", o.penstock}
 	if o.profile {
 		args = append(args, "-tags", "profile")
@@ -115,7 +112,18 @@ func run(o *options) error {
 	if out, err := exec.Command("go", append(args, ".")...).CombinedOutput(); err != nil {
 		return fmt.Errorf("build penstock: %w\n%s", err, out)
 	}
-	var err error
+	return nil
+}
+
+func run(o *options) error {
+	if err := os.MkdirAll(o.out, 0o755); err != nil {
+		return err
+	}
+	o.penstock = filepath.Join(o.out, "penstock")
+	err := o.build()
+	if err != nil {
+		return err
+	}
 	if o.disk, err = probeDisk(o.out); err != nil {
 		return fmt.Errorf("measure the disk of %s: %w", o.out, err)
 	}

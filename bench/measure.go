@@ -102,7 +102,7 @@ func measure(o *options, c *cell, candidate string, round int, rate float64) (ro
 	if candidate != full {
 		took = res.Elapsed
 	}
-	s.signal(syscall.SIGUSR2)
+	s.signal(syscall.SIGUSR1)
 	is, err := s.usage(o)
 	if err != nil {
 		return row{}, err

@@ -10,9 +10,9 @@
   let fetching = null, again = false;
   const busy = () => one('details.confirm[open]') !== null;
 
-  let took = 0;
+  let took = 0, last = 0;
   async function load() {
-    const began = Date.now();
+    const began = last = Date.now();
     const answer = await fetch(location.href, { headers: { Accept: 'text/html' } });
     if (!answer.ok) throw new Error('status ' + answer.status);
     if (answer.redirected) { location.reload(); return; }
@@ -47,8 +47,10 @@
     return fetching;
   }
   let timer = null;
-  // A gateway that takes long to answer has enough to do.
-  function later() { if (timer === null) timer = setTimeout(() => { timer = null; refresh(); }, Math.min(10000, Math.max(300, 5 * took))); }
+  // The first change shows at once. Where they never end nobody reads rows that change more often than every two seconds, and
+  // a gateway that takes long to answer has enough to do.
+  const rest = () => Math.max(300, last + 2000 - Date.now(), Math.min(10000, 5 * took));
+  function later() { if (timer === null) timer = setTimeout(() => { timer = null; refresh(); }, rest()); }
 
   const every = Number((one('main') || {}).dataset.refresh || 0);
   if (every) setInterval(() => { if (!document.hidden && !busy()) refresh(); }, every * 1000);

@@ -14,25 +14,24 @@ import (
 // Env names the file that a profile goes to; unset or empty: none is written.
 const Env = "PENSTOCK_PROFILE"
 
-// OnSignal begins a profile at SIGUSR1 and ends it at SIGUSR2, with the allocations so
-// far in a second file beside.
+// OnSignal begins a profile at SIGUSR1 and ends it at the next one, with the allocations so
+// far in a second file beside. SIGUSR2 restarts the gateway.
 func OnSignal() {
 	path := os.Getenv(Env)
 	if path == "" {
 		return
 	}
 	c := make(chan os.Signal, 1)
-	signal.Notify(c, syscall.SIGUSR1, syscall.SIGUSR2)
+	signal.Notify(c, syscall.SIGUSR1)
 	go func() {
 		var f *os.File
-		for s := range c {
+		for range c {
 			var err error
-			switch {
-			case s == syscall.SIGUSR1 && f == nil:
+			if f == nil {
 				if f, err = os.Create(path); err == nil {
 					err = pprof.StartCPUProfile(f)
 				}
-			case s == syscall.SIGUSR2 && f != nil:
+			} else {
 				pprof.StopCPUProfile()
 				err = f.Close()
 				f = nil
