@@ -13,7 +13,7 @@ MOST    ?=
 GOLANGCI_VERSION := v2.13.2
 GOLANGCI := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
 
-.PHONY: run build test unit check lint race fuzz bench bench-archive e2e browser kill faults faults-brokers away ack-redis-dead replay-beside faults-unclean faults-sabotage services services-down clean bench-admin
+.PHONY: run build test unit check lint race fuzz bench bench-archive e2e browser kill faults faults-brokers away ack-redis-dead replay-beside faults-unclean faults-sabotage archive-sabotage services services-down clean bench-admin
 
 run: ## everything in one process, nothing to install
 	$(GO) run . dev
@@ -53,6 +53,9 @@ faults-unclean: ## three brokers, and one leads that lacks what was acknowledged
 
 faults-sabotage: ## the same on builds that are broken on purpose: each must be found out
 	SEED=$(SEED) test/faults/sabotage.sh
+
+archive-sabotage: ## builds of the archive that are broken on purpose: a test must find out each, within 10,000 simulated crashes
+	SEED=$(SEED) archive/sabotage.sh
 
 check: lint ## format, vet, linter, tidy go.mod
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }

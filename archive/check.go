@@ -271,6 +271,7 @@ func lookAt(disk FS, dir string, kind uint8, keys *Keys) (*recovery, error) {
 	if err := r.readHeaders(names); err != nil {
 		return nil, err
 	}
+	r.dropRemoved()
 	r.chain()
 	r.bounds()
 	return r, nil

@@ -23,7 +23,7 @@ type world struct {
 	n     int
 
 	stateTried, stateAcked int // the value of the key "n"
-	crashes                int
+	crashes, before        int // of this disk, of the run before it
 	sealed                 bool
 }
 
@@ -36,7 +36,7 @@ func newWorld(t testing.TB, seed uint64) *world {
 
 func (w *world) fatalf(format string, args ...any) {
 	w.t.Helper()
-	w.t.Fatalf("seed %d, crash %d: %s", w.seed, w.crashes, fmt.Sprintf(format, args...))
+	w.t.Fatalf("seed %d, crash %d (%d of the run): %s", w.seed, w.crashes, w.before+w.crashes, fmt.Sprintf(format, args...))
 }
 
 func (w *world) options() Options {
@@ -47,24 +47,55 @@ func (w *world) options() Options {
 	return o
 }
 
+// randomCalls is how many calls of each operation nearly every life of TestCrashes has.
+var randomCalls = map[string]int{"create": 2, "write": 9, "sync": 9, "truncate": 1, "rename": 4, "remove": 1, "syncdir": 4}
+
 // life opens the archive, checks every promise, makes new ones, and ends in a crash, a
-// kill or a close.
+// kill or a close. Two of three lives aim at a cell of the table of faults, each at the
+// next one.
 func (w *world) life() {
-	w.crashes++
-	var sleeping sync.Mutex
 	crashAt := 1 + w.rng.IntN(120)
+	if w.rng.IntN(4) == 0 {
+		crashAt = 1 + w.rng.IntN(16) // in the recovery itself
+	}
+	crash := []error{errCrashed, errCrashedAfter}[w.rng.IntN(2)]
+	var aim cell
+	at := 0 // the call of aim that is failed
+	if w.rng.IntN(3) > 0 {
+		all := everyCell(randomCalls)
+		aim = all[(int(w.seed)*lives+w.crashes)%len(all)]
+		at = cellBuckets[aim.bucket] + w.rng.IntN(cellBuckets[aim.bucket+1]-cellBuckets[aim.bucket])
+		crashAt += 120
+	}
 	faults := w.rng.IntN(3) == 0
-	rng := rand.New(rand.NewPCG(w.seed, uint64(w.crashes)))
-	w.fs.fail = func(_, _ string, n int) error {
-		sleeping.Lock()
-		defer sleeping.Unlock()
+	rng, calls := rand.New(rand.NewPCG(w.seed, uint64(w.crashes))), 0
+	w.lifeUntil(func(op string, n int) error {
+		if op == aim.op {
+			if calls++; calls == at {
+				return aim.fault
+			}
+		}
 		if n >= crashAt {
-			return errCrashed
+			return crash
 		}
 		if faults && rng.IntN(25) == 0 {
-			return errInjected
+			if f := cellFaults[rng.IntN(3)]; !errors.Is(f, errShort) || op == "write" {
+				return f
+			}
 		}
 		return nil
+	}, w.rng.IntN(3) == 0)
+}
+
+// lifeUntil is a life whose operations fail as fault says, and which ends in a kill or a
+// power cut.
+func (w *world) lifeUntil(fault func(op string, n int) error, kill bool) {
+	w.crashes++
+	var one sync.Mutex
+	w.fs.fail = func(op, _ string, n int) error {
+		one.Lock()
+		defer one.Unlock()
+		return fault(op, n)
 	}
 	a, err := Open(worldDir, w.options())
 	if err == nil {
@@ -74,11 +105,11 @@ func (w *world) life() {
 			w.letPack(a)
 		}
 		_ = a.Close()
-	} else if !errors.Is(err, errCrashed) && !errors.Is(err, errInjected) {
+	} else if !isFault(err) {
 		w.fatalf("open: %v", err)
 	}
 	w.fs.fail = nil
-	if w.rng.IntN(3) == 0 {
+	if kill {
 		w.fs = w.fs.kill()
 	} else {
 		w.fs = w.fs.powerCut()
@@ -246,24 +277,40 @@ func firstSeed(t testing.TB) uint64 {
 	return n
 }
 
+const (
+	lives        = 8 // of one disk
+	crashesOfRun = 1600
+)
+
 // TestCrashes: every acknowledged record is found once and intact after any crash, in
-// recovery too, with and without failing disks; a crash is never taken for damage.
+// recovery too, with and without failing disks; a crash is never taken for damage. The table
+// that -v prints has no empty cell.
 func TestCrashes(t *testing.T) {
-	const lives = 8
-	for seed, total := firstSeed(t), crashes(t, 1600); total > 0; seed++ {
+	hits, all := newCells(), crashes(t, crashesOfRun)
+	for seed, total := firstSeed(t), all; total > 0; seed++ {
 		w := newWorld(t, seed)
+		w.fs.cells, w.before = hits, all-total
 		for range lives {
 			w.life()
 			total--
 		}
-		w.fs.fail = nil
-		a, err := Open(worldDir, w.options())
-		if err != nil {
-			w.fatalf("last open: %v", err)
-		}
-		w.check(a)
-		if err := a.Close(); err != nil {
-			w.fatalf("close: %v", err)
-		}
+		w.last()
+	}
+	if all >= crashesOfRun { // fewer do not get everywhere
+		hits.require(t, randomCalls, "few lives have that call")
+	}
+}
+
+// last is a life in which nothing fails.
+func (w *world) last() {
+	w.t.Helper()
+	w.fs.fail = nil
+	a, err := Open(worldDir, w.options())
+	if err != nil {
+		w.fatalf("last open: %v", err)
+	}
+	w.check(a)
+	if err := a.Close(); err != nil {
+		w.fatalf("close: %v", err)
 	}
 }

@@ -25,6 +25,8 @@ type crashFS struct {
 	dirs    map[string]bool
 	locked  map[string]bool
 	ops     int
+	nth     map[string]int // calls of each operation
+	cells   *cells         // counts what was failed; nil: nobody counts
 	dead    bool
 
 	// fail is asked before each operation that changes anything; what it returns is the
@@ -62,7 +64,7 @@ var (
 
 func newCrashFS(rng *rand.Rand) *crashFS {
 	return &crashFS{rng: rng, live: map[string]*inode{}, durable: map[string]*inode{}, pending: map[string][]dirOp{},
-		dirs: map[string]bool{"/": true}, locked: map[string]bool{}, free: 1 << 40, total: 1 << 40}
+		dirs: map[string]bool{"/": true}, locked: map[string]bool{}, nth: map[string]int{}, free: 1 << 40, total: 1 << 40}
 }
 
 // op counts an operation and says whether it fails. Caller holds mu.
@@ -71,11 +73,19 @@ func (c *crashFS) op(op, name string) error {
 		return errCrashed
 	}
 	c.ops++
+	c.nth[op]++
 	if c.fail == nil {
 		return nil
 	}
 	err := c.fail(op, name, c.ops)
-	if errors.Is(err, errCrashed) {
+	if err != nil {
+		c.cells.hit(op, c.nth[op], err)
+	}
+	switch {
+	case errors.Is(err, errCrashedAfter):
+		c.dead = true
+		return nil // this one is still done
+	case errors.Is(err, errCrashed):
 		c.dead = true
 	}
 	return err
@@ -331,6 +341,9 @@ func (f *crashFile) WriteAt(b []byte, off int64) (int, error) {
 	}
 	if err := f.c.op("write", f.node.name); err != nil {
 		n := f.c.rng.IntN(len(b) + 1)
+		if errors.Is(err, errShort) && len(b) > 1 {
+			n = 1 + f.c.rng.IntN(len(b)-1)
+		}
 		f.node.put(b[:n], off)
 		return n, err
 	}
@@ -460,6 +473,7 @@ func (c *crashFS) clone() *crashFS {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := newCrashFS(c.rng)
+	n.cells = c.cells
 	copies := map[*inode]*inode{}
 	dup := func(i *inode) *inode {
 		if i == nil {

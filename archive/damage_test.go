@@ -464,35 +464,3 @@ func TestStateDamage(t *testing.T) {
 		t.Fatalf("the damaged file is not kept: %v", err)
 	}
 }
-
-// TestNewerVersion: a directory of a newer version is refused and not touched.
-func TestNewerVersion(t *testing.T) {
-	dir := t.TempDir()
-	fill(t, dir, 5)
-	path := segmentFiles(t, dir, segmentsDir)[0]
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	h, err := parseHeader(b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	block := h.block()
-	block[8] = 99
-	reseal(block)
-	copy(b, block)
-	if err := os.WriteFile(path, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Open(dir, Options{NoIndex: true}); !errors.Is(err, errVersion) {
-		t.Fatalf("open: %v", err)
-	}
-	after, err := os.ReadFile(path)
-	if err != nil || !bytes.Equal(after, b) {
-		t.Fatal("the segment was changed")
-	}
-	if _, err := Check(dir, io.Discard); err == nil {
-		t.Fatal("check looked at what it cannot read")
-	}
-}

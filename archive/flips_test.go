@@ -13,8 +13,8 @@ import (
 	"testing"
 )
 
-// flips is how many bits TestManyFlips flips: PENSTOCK_FLIPS, or few enough for every run.
-func flips(t *testing.T) int {
+// flips is how many bits a test flips: PENSTOCK_FLIPS, or few enough for every run.
+func flips(t *testing.T, def int) int {
 	if v := os.Getenv("PENSTOCK_FLIPS"); v != "" {
 		n, err := strconv.Atoi(v)
 		if err != nil {
@@ -22,7 +22,7 @@ func flips(t *testing.T) int {
 		}
 		return n
 	}
-	return 1000
+	return def
 }
 
 // flipWorld is an archive at rest of both logs and the cursors, and all it ever said.
@@ -105,7 +105,7 @@ func TestManyFlips(t *testing.T) {
 		t.Fatalf("before any flip: %v %q", err, got.Damage)
 	}
 	places := map[string]int{}
-	for range flips(t) {
+	for range flips(t, 1000) {
 		name := w.files[rng.IntN(len(w.files))]
 		live, ok := w.live[name]
 		if !ok {

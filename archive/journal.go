@@ -84,6 +84,8 @@ type journalOptions struct {
 	// Met hears of each damaged place that is read, with the log's name, and says whether it
 	// is news.
 	Met func(log string, e *CorruptError) bool
+	// Opening gives a marker that each segment has before its first delivery; nil: none.
+	Opening func() *Marker
 	// Begun hears, in the background, of each segment that got its first batch.
 	Begun func(number, first uint64)
 	// Sealed hears that a segment was sealed.
@@ -100,6 +102,7 @@ type plan struct {
 	off    int64
 	digest uint32
 	epochs map[uint64]struct{} // whose marker the segment has
+	opened bool                // it has its opening marker
 }
 
 // unit is what is placed in one piece: exactly one of the pointers is set.
@@ -243,6 +246,7 @@ func (j *journal) place(u *unit) *batch {
 func (j *journal) encode(b *batch, u *unit) (epoch bool) {
 	switch {
 	case u.delivery != nil:
+		j.encodeOpening(b)
 		epoch = j.encodeEpoch(b, u.delivery)
 		d := u.delivery
 		seq := j.nextSeq
@@ -273,6 +277,19 @@ func (j *journal) putOutcome(b *batch, start int, o *Outcome) []byte {
 	}
 	buf, at := j.sealer.begin(putStr(putOutcomeHead(b.buf, o), o.Source), b.tag.salt)
 	return j.sealer.end(putOutcomeRest(buf, o), start, at, b.tag.salt, typeOutcome, j.nextSeq, keyName{o.Source, monthOf(o.At.UnixNano())})
+}
+
+// encodeOpening puts a segment's opening marker before its first delivery.
+func (j *journal) encodeOpening(b *batch) {
+	if j.plan.opened || j.o.Opening == nil {
+		return
+	}
+	j.plan.opened = true
+	if m := j.o.Opening(); m != nil {
+		start := b.begin()
+		b.buf = putMarker(b.buf, m)
+		j.endRecord(b, start, typeMarker, m.At.UnixNano())
+	}
 }
 
 // encodeEpoch puts the marker of a delivery's epoch before it, where its segment does

@@ -111,7 +111,7 @@ type Keys struct {
 	wrapping cipher.AEAD
 	now      func() time.Time
 	findings []finding
-	rewrap   bool // something is wrapped by a previous key, or the copy is not what it should be
+	rewrap   bool // something is wrapped by a previous key, or the copy does not say the same
 
 	there    atomic.Bool // the file is on stable storage
 	changing sync.Mutex  // one change at a time
@@ -198,7 +198,7 @@ func loadKeys(fsys FS, dir string, e *Encryption) (*Keys, error) {
 		k.findings = append(k.findings, finding{file: keyringCopy, damage: !errors.Is(err2, errNoFile), text: fmt.Sprintf("cannot be used (%v); it is written anew with the next start", err2)})
 		k.rewrap = true
 	}
-	k.rewrap = k.rewrap || use.old || second != nil && second.old
+	k.rewrap = k.rewrap || use.old || second != nil && (second.old || !first.says(second))
 	k.names.Store(&use.names)
 	k.index = use.index
 	return k, nil
@@ -224,6 +224,13 @@ type keyringRead struct {
 	names map[keyName]*sourceKey
 	index []byte
 	old   bool // it is wrapped by a previous key
+}
+
+// says whether two files say the same: between the one and the other a save may have ended.
+func (r *keyringRead) says(o *keyringRead) bool {
+	return r != nil && bytes.Equal(r.index, o.index) && maps.EqualFunc(r.names, o.names, func(a, b *sourceKey) bool {
+		return a.key == b.key && a.erased.Equal(b.erased)
+	})
 }
 
 var errNoFile = errors.New("it is not there")
@@ -358,8 +365,9 @@ func (k *Keys) text(names map[keyName]*sourceKey) ([]byte, error) {
 }
 
 // save makes names durable. After an error the file may hold them or not; nobody uses
-// a key that is not known to be there.
+// a key that is not known to be there. Caller holds changing.
 func (k *Keys) save(names map[keyName]*sourceKey) error {
+	k.rewrap = true // until both files say the same
 	text, err := k.text(names)
 	if err != nil {
 		return err
@@ -371,6 +379,7 @@ func (k *Keys) save(names map[keyName]*sourceKey) error {
 	}
 	k.names.Store(&names)
 	k.there.Store(true)
+	k.rewrap = false
 	k.cacheMu.Lock()
 	clear(k.cache)
 	k.cacheMu.Unlock()
@@ -449,29 +458,22 @@ func (k *Keys) begin() error {
 	if k == nil {
 		return nil
 	}
-	if k.there.Load() {
-		return k.files.settle()
-	}
 	k.changing.Lock()
 	defer k.changing.Unlock()
-	if k.there.Load() {
-		return nil
+	if k.there.Load() && !k.rewrap {
+		return k.files.settle()
 	}
 	return k.save(*k.names.Load())
 }
 
 // tidy wraps again what a previous key wraps, and repairs one file from the other.
 func (k *Keys) tidy() error {
+	k.changing.Lock()
+	defer k.changing.Unlock()
 	if !k.rewrap {
 		return nil
 	}
-	k.changing.Lock()
-	defer k.changing.Unlock()
-	if err := k.save(*k.names.Load()); err != nil {
-		return err
-	}
-	k.rewrap = false
-	return nil
+	return k.save(*k.names.Load())
 }
 
 // eraseAfter is how long a month must be over: what was received in it may still be on its
@@ -497,7 +499,10 @@ func (k *Keys) erase(source, month string) (before time.Time, err error) {
 		return before, fmt.Errorf("%w: there is no key of source %q for %s", ErrNotFound, source, month)
 	}
 	if !s.erased.IsZero() {
-		return s.erased, nil
+		if k.rewrap { // the copy may have it still
+			err = k.save(have)
+		}
+		return s.erased, err
 	}
 	next := maps.Clone(have)
 	next[keyName{source, m}] = &sourceKey{created: s.created, erased: k.now().UTC().Truncate(time.Second)}

@@ -147,6 +147,7 @@ func (a *Archive) recoverAll() error {
 	}
 	a.log = a.newJournal(main, id)
 	a.quarantine = &quarantine{log: a.newJournal(quar, id), sampler: sampled}
+	a.quarantine.log.o.Opening = sampled.opening
 	a.quarantine.restoreOlder()
 	sampled.repeatAll()
 	return nil
@@ -160,6 +161,7 @@ func (a *Archive) recoverLog(r *recovery) error {
 	r.fs, r.log, r.blocks, r.keyed = a.o.FS, a.zap, a.blocks, a.keys != nil && a.keys.there.Load()
 	r.floor = a.state.uint(keyFloor + kind)
 	r.head = a.state.note(keyHead + kind)
+	r.notes = a.settleState
 	if err := r.run(); err != nil {
 		return err
 	}
@@ -168,6 +170,16 @@ func (a *Archive) recoverLog(r *recovery) error {
 		a.damage.start = append(a.damage.start, f)
 	}
 	return nil
+}
+
+// settleState writes the state anew: of the file that was read, an earlier life may have
+// synced neither the last commit nor the name.
+func (a *Archive) settleState() error {
+	id, ok := a.state.Get(keyArchiveID)
+	if !ok {
+		return nil // nothing was read
+	}
+	return a.state.Commit(Change{Key: keyArchiveID, Value: id})
 }
 
 // uint reads a note of the archive's own.

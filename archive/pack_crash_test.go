@@ -170,12 +170,13 @@ func TestPackSealedCrashes(t *testing.T) { packCrashes(t, &Encryption{Key: testK
 func packCrashes(t *testing.T, enc *Encryption, step int) {
 	t.Helper()
 	base, acked := packBase(t, enc)
-	first := firstSeed(t)
-	for seed := first; seed < first+uint64(crashes(t, 2)); seed++ {
+	first, all := firstSeed(t), crashes(t, 150/step)
+	for seed, total := first, all; total > 0; seed++ {
 		for n := 1; ; n += step {
+			total--
 			done, err := packCrash(base, acked, n, seed, sabotage{enc: enc}, errCrashed)
 			if err != nil {
-				t.Fatalf("seed %d, crash at operation %d: %v", seed, n, err)
+				t.Fatalf("seed %d, crash at operation %d (%d of the run): %v", seed, n, all-total, err)
 			}
 			if done {
 				if n < 40 {

@@ -256,7 +256,7 @@ func TestPackedSealedFlips(t *testing.T) {
 		t.Fatalf("%d blocks, and no key is needed", len(clean.blocks))
 	}
 	rng := seeded(t)
-	for n := range 500 {
+	for n := range flips(t, 500) {
 		off, bit := rng.IntN(len(b)), byte(1)<<rng.IntN(8)
 		k, expect := keys, want
 		forged := n%4 == 1

@@ -98,6 +98,20 @@ func (q *quarantine) flushCounts() {
 	q.log.wake()
 }
 
+// opening is the marker that each segment begins with: all counts. The journal's mutex is
+// held. What it says is not taken for said: nobody knows yet that it will be on the disk.
+func (s *sampler) opening() *Marker {
+	list := s.counts()
+	if len(list) == 0 {
+		return nil
+	}
+	data, err := json.Marshal(list)
+	if err != nil {
+		return nil // flushCounts logs it
+	}
+	return &Marker{Kind: SampledMarker, At: s.now(), Key: sampledKey, Data: data}
+}
+
 // restoreOlder reads the counts from the segment before the newest, too: a new segment
 // repeats them all, but not in the moment it begins.
 func (q *quarantine) restoreOlder() {

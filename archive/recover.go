@@ -63,6 +63,8 @@ type recovery struct {
 	look       bool          // nothing is repaired
 	names      *names        // of dir
 	keyed      bool          // there is a keyring
+	notes      func() error  // makes durable what the state says
+	settled    bool          // what was found is durable
 	keys       *Keys         // of a check
 	carry      []carried     // what the next segment begins with
 	unsealed   *segment      // the newest one of the last life; may be sealed when there is a next
@@ -96,12 +98,29 @@ func (r *recovery) run() error {
 	for _, name := range found {
 		r.leftover(name)
 	}
+	r.dropRemoved()
 	r.chain()
 	r.bounds()
 	if n := len(r.segs); n > 0 {
 		return r.tail(r.segs[n-1])
 	}
 	return nil
+}
+
+// settle makes durable what this start found, before anything is done that relies on it. A
+// process that was killed may have left names, and notes of what retention removed, that
+// are not on the disk; a power cut that forgets them must not find done what followed from
+// them. It says whether that went well.
+func (r *recovery) settle() bool {
+	if r.settled {
+		return true
+	}
+	if err := errors.Join(r.notes(), r.names.settle()); err != nil {
+		r.log.Warn("what was found cannot be made durable; nothing is removed before the next start", zap.String("dir", r.dir), zap.Error(err))
+		return false
+	}
+	r.settled = true
+	return true
 }
 
 // remove takes a file away that others replace: not before these are there for good.
@@ -202,7 +221,7 @@ func (r *recovery) dropCovered() {
 			kept = append(kept, seg)
 			continue
 		}
-		if r.look {
+		if r.look || !r.settle() {
 			continue
 		}
 		if err := r.remove(seg.path); err != nil {
@@ -408,19 +427,23 @@ func (r *recovery) newPlan(next uint64) plan {
 		epochs: make(map[uint64]struct{})}
 }
 
-// bounds compares what is there with what the archive noted: the oldest segment it
-// kept and the newest it had written to.
-func (r *recovery) bounds() {
+// dropRemoved leaves out what retention had removed and a crash brought back, or what is
+// being removed. It comes before the chain: of several that were removed a power cut may
+// bring back any.
+func (r *recovery) dropRemoved() {
 	for len(r.segs) > 1 && r.segs[0].head.tag.number < r.floor && r.segs[0].head.archive != 0 {
-		// Retention had removed it and a crash brought it back, or it is being removed.
-		if !r.look {
-			if err := r.remove(r.segs[0].path); err != nil {
+		if !r.look && r.settle() {
+			if err := r.fs.Remove(r.segs[0].path); err != nil {
 				r.note(r.segs[0].name, "was removed by retention before and cannot be removed again: %v", err)
-				break
 			}
 		}
 		r.segs = r.segs[1:]
 	}
+}
+
+// bounds compares what is there with what the archive noted: the oldest segment it
+// kept and the newest it had written to.
+func (r *recovery) bounds() {
 	if len(r.segs) > 0 {
 		if p := r.segs[0].head.pred; p.number != 0 && p.number >= r.floor {
 			r.damage(segmentName(p.first), "is missing: segment %s names it as its predecessor (number %d)", r.segs[0].name, p.number)

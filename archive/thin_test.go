@@ -445,13 +445,14 @@ func TestThinCrashes(t *testing.T) {
 	}
 	base := disk.powerCut()
 	ops := map[string]int{}
-	first := firstSeed(t)
-	for seed := first; seed < first+uint64(crashes(t, 3)); seed++ {
+	all := crashes(t, 500)
+	for seed, total := firstSeed(t), all; total > 0; seed++ {
 		for _, fault := range []error{errCrashed, errInjected} {
 			for n := 1; ; n++ {
+				total--
 				done, hit, err := thinCrash(base, held, p, c, n, seed, fault, false)
 				if err != nil {
-					t.Fatalf("seed %d, operation %d (%s): %v: %v", seed, n, hit, fault, err)
+					t.Fatalf("seed %d, operation %d (%s; %d of the run): %v: %v", seed, n, hit, all-total, fault, err)
 				}
 				if done {
 					break
