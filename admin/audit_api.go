@@ -31,12 +31,14 @@ var actionOf = map[string]string{
 	"DELETE /api/v1/sources/{name}/keys/{month}": "key.erase",
 	"POST /api/v1/reload":                        "reload",
 	"POST /api/v1/deliveries/{id}/release":       "release",
+	"POST /deliveries/{id}/release":              "release",
 	"POST /deliveries/{id}/reverify":             "reverify",
 	"POST /refused/reverify":                     "reverify",
 	"POST /replays":                              "replay",
 	"POST /replays/{id}/cancel":                  "replay.cancel",
 	"POST /sources/{name}/pause":                 "source.pause",
 	"POST /sources/{name}/resume":                "source.resume",
+	"POST /api/v1/sources/{name}/test":           "source.test",
 	"POST /sources/{name}/test":                  "source.test",
 }
 

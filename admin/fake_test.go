@@ -189,6 +189,20 @@ func (f *fakeWork) Resume(_ context.Context, name, by string) error {
 	return f.note("resume %s by %s", name, by)
 }
 
+func (f *fakeWork) Setup(_ context.Context, name string) (Setup, error) {
+	if name != "stripe" {
+		return Setup{}, fmt.Errorf("%w: no source is called %q", ErrNotFound, name)
+	}
+	return Setup{URL: "https://hooks.example/in/stripe", Help: "Developers > Webhooks"}, f.err
+}
+
+func (f *fakeWork) SendTest(_ context.Context, name, typ, by string) (Sent, error) {
+	if typ == "nothing" {
+		return Sent{Status: 503}, f.note("test %s by %s", name, by)
+	}
+	return Sent{Delivery: publishedID, Status: 200}, f.note("test %s %s by %s", name, typ, by)
+}
+
 // world is a server with everything behind it.
 type world struct {
 	t       testing.TB

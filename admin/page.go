@@ -187,6 +187,7 @@ var notices = map[string]string{
 	"paused":   "Paused: deliveries are still taken and answered, and published when you resume.",
 	"resumed":  "Resumed: what was held is being published, in order.",
 	"released": "It verifies with today's credentials and was released: it goes through dedupe and to Kafka like any other.",
+	"let":      "Released: it is published now, ahead of what its paused source still holds.",
 	"refused":  "It still does not verify with today's credentials; nothing was released.",
 	"forced":   "Released by your word: the event says ce_verifiedby: operator.",
 	"canceled": "Canceled. What was published by then stays published.",

@@ -243,15 +243,9 @@ func (s *Server) pageSetPaused(w http.ResponseWriter, r *http.Request, who secre
 
 // pageTest sends a signed test event and leads to what became of it.
 func (s *Server) pageTest(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
-	if s.o.Helper == nil {
-		return s.pageProblem(w, r, who, notHere("sending a test event"))
-	}
-	sent, err := s.o.Helper.SendTest(r.Context(), r.PathValue("name"), r.PostFormValue("type"), who.name)
-	if err != nil {
-		return s.pageProblem(w, r, who, s.failure(err))
-	}
-	if sent.Delivery == "" {
-		return s.pageProblem(w, r, who, refuse(http.StatusBadGateway, "not_taken", fmt.Sprintf("the test event was answered %d and not kept", sent.Status)))
+	sent, p := s.startTest(r, r.PostFormValue("type"), who)
+	if p != nil {
+		return s.pageProblem(w, r, who, p)
 	}
 	http.Redirect(w, r, "/deliveries/"+url.PathEscape(sent.Delivery), http.StatusSeeOther)
 	return nil

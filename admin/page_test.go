@@ -138,6 +138,68 @@ func TestPageActions(t *testing.T) {
 	post("/sources/stripe/test", "", 501, "")
 }
 
+// What became a dead letter is driven again, and what a paused source holds is let out, from
+// the page too; each only where it can be, and by operators.
+func TestPageOffersWhatCanBeDone(t *testing.T) {
+	const deadID, heldID, blockedID = "01JCQ0000000000000DEAD0006", "01JCQ0000000000000HELD0007", "01JCQ0000000000000HELD0008"
+	w := newWorld(t, nil)
+	add := func(id string, o archive.Outcome) {
+		w.archive.add(archive.Row{ID: id, Source: "stripe", Provider: "stripe", Verdict: "accepted", Outcome: o.Kind.String(), Method: "POST", Path: "/in/stripe"},
+			&archive.Delivery{Body: []byte("{}"), Method: "POST", Target: []byte("/in/stripe")}, o)
+	}
+	add(deadID, archive.Outcome{Kind: archive.Dead, Reason: "too_large", Items: 1})
+	add(heldID, archive.Outcome{Kind: archive.Held, Reason: "paused", Items: 1})
+	add(blockedID, archive.Outcome{Kind: archive.Held, Reason: "topic_blocked", Items: 1})
+	replay, release := `/replay"`, `/release"`
+	for _, c := range []struct {
+		id, token       string
+		replay, release bool
+	}{
+		{publishedID, operatorToken, true, false}, {deadID, operatorToken, true, false}, {heldID, operatorToken, false, true},
+		{blockedID, operatorToken, false, false}, {pendingID, operatorToken, false, false}, {duplicateID, operatorToken, false, false},
+		{rejectedID, operatorToken, false, false}, {deadID, viewerToken, false, false}, {heldID, viewerToken, false, false},
+	} {
+		rec := w.call("GET", "/deliveries/"+c.id, c.token, "")
+		w.want(rec, 200)
+		if page := rec.Body.String(); strings.Contains(page, replay) != c.replay || strings.Contains(page, release) != c.release {
+			t.Errorf("%s for %s: replay %t, release %t, want %+v", c.id, c.token, strings.Contains(page, replay), strings.Contains(page, release), c)
+		}
+	}
+	w.want(w.call("GET", "/deliveries/"+deadID, operatorToken, ""), 200, "became a dead letter")
+	w.want(w.call("POST", "/deliveries/"+heldID+"/release", viewerToken, ""), 403)
+	w.want(w.call("POST", "/deliveries/"+heldID+"/release", operatorToken, ""), 303)
+	if got := w.work.last(); got != "release "+heldID+" by ops" {
+		t.Errorf("did %q", got)
+	}
+	if !strings.Contains(w.call("GET", "/refused", operatorToken, "").Body.String(), `value="outcome=dead"`) {
+		t.Error("dead letters cannot be driven again together")
+	}
+	if strings.Contains(w.call("GET", "/refused", viewerToken, "").Body.String(), `value="outcome=dead"`) {
+		t.Error("a viewer is offered a replay")
+	}
+}
+
+// What the page of a source does is in the API: its setup help, and a signed test event.
+func TestSourceSetupAndTest(t *testing.T) {
+	w := newWorld(t, nil)
+	const setup, test = "/api/v1/sources/stripe/setup", "/api/v1/sources/stripe/test"
+	w.want(w.call("GET", setup, viewerToken, ""), 501, "not_configured")
+	w.want(w.call("POST", test, operatorToken, ""), 501, "not_configured")
+	w = newWorld(t, nil)
+	w.server.o.Helper = w.work
+	w.want(w.call("GET", setup, viewerToken, ""), 200, `"url":"https://hooks.example/in/stripe"`, `"samples":[]`)
+	w.want(w.call("GET", setup, consumerToken, ""), 403)
+	w.want(w.call("GET", "/api/v1/sources/nobody/setup", viewerToken, ""), 404)
+	w.want(w.call("POST", test, viewerToken, ""), 403)
+	rec := w.call("POST", test+"?type=charge.refunded", operatorToken, "")
+	w.want(rec, 200, `{"delivery":"`+publishedID+`","status":200}`)
+	if got := w.work.last(); got != "test stripe charge.refunded by ops" || rec.Header().Get("Location") != "/api/v1/deliveries/"+publishedID {
+		t.Errorf("did %q, leads to %q", got, rec.Header().Get("Location"))
+	}
+	w.want(w.call("POST", test+"?type=nothing", operatorToken, ""), 502, "not_taken")
+	w.want(w.call("POST", "/sources/stripe/test", operatorToken, "type=nothing", "Content-Type", "application/x-www-form-urlencoded"), 502, "not kept")
+}
+
 // The page says first what wants attention.
 func TestAlerts(t *testing.T) {
 	st := State{Sink: true}

@@ -57,17 +57,17 @@ type Secret struct {
 
 // Setup says how a source is set up at its provider.
 type Setup struct {
-	URL          string   // what the provider is to call
-	Help         string   // where that is entered, and where the secret is found
-	Docs         string   // the provider's own documentation
-	Verification []string // how its deliveries are verified
-	Samples      []string // types of test events that can be sent
+	URL          string   `json:"url"`            // what the provider is to call
+	Help         string   `json:"help"`           // where that is entered, and where the secret is found
+	Docs         string   `json:"docs,omitempty"` // the provider's own documentation
+	Verification []string `json:"verification"`   // how its deliveries are verified
+	Samples      []string `json:"samples"`        // types of test events that can be sent
 }
 
 // Sent is what became of a test event.
 type Sent struct {
-	Delivery string // its id
-	Status   int    // of the answer
+	Delivery string `json:"delivery"` // its id
+	Status   int    `json:"status"`   // of the answer
 }
 
 // Helper helps to set sources up: what to enter at the provider, and a signed test event
