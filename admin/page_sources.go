@@ -30,6 +30,7 @@ type sourceView struct {
 	All     int64
 	PerHour float64
 	Pending int
+	AckP99  time.Duration // first byte to answer, since the start; 0: none was answered
 	LagP99  time.Duration // receipt to Kafka, of the last published ones
 	LagOf   int
 }
@@ -93,9 +94,10 @@ func (s *Server) measure(ctx context.Context, list []SourceInfo) map[string]sour
 			pending[page.Rows[i].Source]++
 		}
 	}
+	acks := quantilesBySource(s.o.Gatherer, 0.99, "penstock_source_ack_seconds")
 	rows := make(map[string]sourceView, len(list))
 	for i := range list {
-		v := sourceView{SourceInfo: list[i], Day: counts.Sources[list[i].Name], Pending: pending[list[i].Name]}
+		v := sourceView{SourceInfo: list[i], Day: counts.Sources[list[i].Name], Pending: pending[list[i].Name], AckP99: acks[list[i].Name]}
 		v.All = v.Day.Accepted + v.Day.Rejected + v.Day.Challenge
 		v.PerHour = float64(v.All) / countRange.Hours()
 		s.lastOf(ctx, &v)

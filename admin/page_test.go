@@ -200,6 +200,18 @@ func TestSourceSetupAndTest(t *testing.T) {
 	w.want(w.call("POST", "/sources/stripe/test", operatorToken, "type=nothing", "Content-Type", "application/x-www-form-urlencoded"), 502, "not kept")
 }
 
+// How fast each source is answered is on its page and in the list.
+func TestSourcesTellHowFastTheyAreAnswered(t *testing.T) {
+	acks := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "penstock_source_ack_seconds", Buckets: []float64{.001, .002, .1, .2}}, []string{"source"})
+	for range 100 {
+		acks.WithLabelValues("stripe").Observe(.002)
+		acks.WithLabelValues("liqpay").Observe(.2)
+	}
+	w := newWorld(t, func(o *Options) { o.Gatherer.(*prometheus.Registry).MustRegister(acks) })
+	w.want(w.call("GET", "/sources", viewerToken, ""), 200, `data-label="Answer, p99" class="num">2.0 ms<`)
+	w.want(w.call("GET", "/sources/stripe", viewerToken, ""), 200, "answered: p99 2.0 ms")
+}
+
 // The page says first what wants attention.
 func TestAlerts(t *testing.T) {
 	st := State{Sink: true}

@@ -100,6 +100,33 @@ func quantiles(g prometheus.Gatherer, q float64, names ...string) map[string]tim
 	return out
 }
 
+// quantilesBySource reads a histogram with the label source.
+func quantilesBySource(g prometheus.Gatherer, q float64, name string) map[string]time.Duration {
+	out := map[string]time.Duration{}
+	if g == nil {
+		return out
+	}
+	families, err := g.Gather()
+	if err != nil && len(families) == 0 {
+		return out
+	}
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			if h := m.GetHistogram(); h.GetSampleCount() > 0 {
+				for _, l := range m.GetLabel() {
+					if l.GetName() == "source" {
+						out[l.GetValue()] = quantile(h, q)
+					}
+				}
+			}
+		}
+	}
+	return out
+}
+
 // quantile interpolates within the bucket, as Prometheus does.
 func quantile(h *dto.Histogram, q float64) time.Duration {
 	rank, below, from := q*float64(h.GetSampleCount()), 0.0, 0.0
