@@ -2,6 +2,7 @@ package admin
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"net/http"
@@ -239,7 +240,7 @@ func (s *Server) waits(ctx context.Context, d *detail) string {
 	case st.SinkState != "" && st.SinkState != "live":
 		return "It waits for being published; publishing says: " + st.SinkState + "."
 	}
-	return "It is on its way to Kafka; load the page again."
+	return "It is on its way to " + cmp.Or(st.SinkName, "Kafka") + "; load the page again."
 }
 
 const (

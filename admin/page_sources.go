@@ -31,7 +31,7 @@ type sourceView struct {
 	PerHour float64
 	Pending int
 	AckP99  time.Duration // first byte to answer, since the start; 0: none was answered
-	LagP99  time.Duration // receipt to Kafka, of the last published ones
+	LagP99  time.Duration // receipt to the sink, of the last published ones
 	LagOf   int
 }
 

@@ -226,6 +226,18 @@ func TestAlerts(t *testing.T) {
 	if page := w.call("GET", "/overview", viewerToken, "").Body.String(); strings.Contains(page, "Nothing wants attention") {
 		t.Fatal("all is well, it says")
 	}
+	// A paused source, and one much of which is refused, are nothing that is well either.
+	st = State{Sink: true, SinkName: "HTTP targets"}
+	w.want(w.call("GET", "/overview", viewerToken, ""), 200, "Nothing wants attention", "<strong>HTTP targets</strong>")
+	w.archive.counted = map[string]archive.CountRow{"stripe": {Accepted: 8, Rejected: 12}, "liqpay": {Accepted: 100, Rejected: 12}, "few": {Rejected: 9}}
+	page := w.call("GET", "/overview", viewerToken, "").Body.String()
+	if !strings.Contains(page, "stripe: 12 of 20 deliveries were refused within an hour") || strings.Contains(page, "liqpay: 12") || strings.Contains(page, "few: 9") || strings.Contains(page, "Nothing wants attention") {
+		t.Errorf("of refusals the overview says:\n%s", page)
+	}
+	w.archive.counted, w.work.paused = nil, true
+	if page := w.call("GET", "/overview", viewerToken, "").Body.String(); !strings.Contains(page, "stripe is paused") || strings.Contains(page, "Nothing wants attention") {
+		t.Errorf("of a paused source the overview says:\n%s", page)
+	}
 }
 
 func TestMeant(t *testing.T) {

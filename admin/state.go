@@ -20,9 +20,10 @@ type State struct {
 	IndexLag        uint64
 	SampledAway     []SampledAway
 
-	Sink        bool   // one is configured
-	SinkState   string // live, or what publishing waits for
-	Unpublished int
+	Sink        bool          // one is configured
+	SinkName    string        // what is published to, in words; "" = Kafka
+	SinkState   string        // live, or what publishing waits for
+	Unpublished int           // with two sinks, of both
 	OldestFor   time.Duration // how long the oldest of them has waited
 	Held        int
 	Blocked     map[string]string // topic: reason
