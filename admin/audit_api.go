@@ -44,13 +44,14 @@ var actionOf = map[string]string{
 
 // Actions that are none of a route.
 const (
-	actLogin    = "login"
-	actLogout   = "logout"
-	actReadBody = "body.read"
+	actLogin      = "login"
+	actLogout     = "logout"
+	actReadBody   = "body.read"
+	actSearchBody = "body.search"
 )
 
 // looks are the actions that only look.
-var looks = map[string]bool{actReadBody: true}
+var looks = map[string]bool{actReadBody: true, actSearchBody: true}
 
 // asking is what is known of a request on its way: who asks, and what is to be said of it.
 type asking struct {

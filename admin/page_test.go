@@ -80,6 +80,25 @@ func TestLooksAreAudited(t *testing.T) {
 	}
 }
 
+// A search in bodies tells what a mask hides: it is on record, and what was searched for is not.
+func TestSearchesInBodiesAreAudited(t *testing.T) {
+	w, _ := auditWorld(t, nil)
+	for _, path := range []string{"/?", "/api/v1/deliveries?", "/api/v1/export?"} {
+		w.archive.pages = 1
+		w.want(w.call("GET", path+"source=stripe&text=4242424242424242", operatorToken, ""), 200)
+		w.archive.pages = 1
+		w.want(w.call("GET", path+"source=stripe&q=x", operatorToken, ""), 200)
+		w.want(w.call("GET", path+"text=x", viewerToken, ""), 403)
+	}
+	search := "ops/operator body.search stripe done"
+	if got := lines(w.entries("", 500)); !slices.Equal(got, []string{search, search, search}) {
+		t.Fatalf("audit\n%s", strings.Join(got, "\n"))
+	}
+	if text := w.call("GET", "/api/v1/audit", operatorToken, "").Body.String(); strings.Contains(text, "4242") {
+		t.Fatal("the audit log holds what was searched for")
+	}
+}
+
 // Every page is there with nothing behind it, and with nothing in it.
 func TestPagesWithNothing(t *testing.T) {
 	for name, change := range map[string]func(o *Options){
