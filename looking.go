@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"penstock/admin"
@@ -53,8 +54,7 @@ func (p *program) state(context.Context) admin.State {
 		s.Unknown = append(s.Unknown, admin.UnknownPath{Path: u.Path, Method: u.Method, Address: u.Address.String(), UserAgent: u.UserAgent, Count: u.Count, Last: u.Last})
 	}
 	if p.pump != nil {
-		f := p.pump.Stats()
-		s.Sink, s.SinkState, s.Unpublished, s.OldestFor, s.Held, s.Blocked, s.KafkaAway = true, f.State, f.Unpublished, f.OldestFor, f.Held, f.Blocked, f.Away
+		p.publishing(&s)
 		s.Redis, s.RedisAway = p.conf.Load().Dedupe.Redis != nil, p.dedupe.Away()
 	}
 	if why := p.failed.Load(); why != nil {
@@ -62,6 +62,36 @@ func (p *program) state(context.Context) admin.State {
 	}
 	return s
 }
+
+// publishing says how it stands with all that is published to: what waits for one sink waits,
+// however well the other does.
+func (p *program) publishing(s *admin.State) {
+	var names []string
+	p.eachPump(func(pump *forward.Pump) {
+		f, kafka := pump.Stats(), pump.Kind() != forward.KindHTTP
+		if !s.Sink || s.SinkState == liveState { // the first that is not
+			s.SinkState = f.State
+		}
+		s.Sink = true
+		s.Unpublished, s.Held, s.OldestFor = s.Unpublished+f.Unpublished, s.Held+f.Held, max(s.OldestFor, f.OldestFor)
+		for at, why := range f.Blocked {
+			if s.Blocked == nil {
+				s.Blocked = map[string]string{}
+			}
+			s.Blocked[at] = why
+		}
+		if kafka {
+			s.KafkaAway = f.Away
+			names = append(names, "Kafka")
+		} else {
+			names = append(names, "HTTP targets")
+		}
+	})
+	s.SinkName = strings.Join(names, " and ")
+}
+
+// liveState is what a pump says that has nothing to wait for.
+const liveState = "live"
 
 // seenPrefix begins the keys of the archive's state that say when a credential was first
 // seen: its fingerprint follows.

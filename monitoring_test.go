@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"io/fs"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,6 +37,23 @@ func TestAlertRules(t *testing.T) {
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("promtool %v: %v\n%s", args, err, out)
 		}
+	}
+}
+
+// TestMetricNames: what /metrics answers is named and told as Prometheus' conventions have it.
+func TestMetricNames(t *testing.T) {
+	tool := promtool(t)
+	r := newRig(t, stripe)
+	rec := httptest.NewRecorder()
+	r.p.admin.Handler().ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
+	text := rec.Body.String()
+	if rec.Code != 200 || strings.Count(text, "\n# TYPE penstock_") < 40 {
+		t.Fatalf("/metrics answers %d:\n%s", rec.Code, text)
+	}
+	cmd := exec.Command(tool, "check", "metrics")
+	cmd.Stdin = strings.NewReader(text)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("promtool check metrics: %v\n%s", err, out)
 	}
 }
 

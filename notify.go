@@ -13,6 +13,7 @@ import (
 	"penstock/archive"
 	"penstock/cli"
 	"penstock/config"
+	"penstock/forward"
 	"penstock/notify"
 )
 
@@ -143,9 +144,7 @@ func (p *program) notifyStats(reg prometheus.Gatherer) notify.Stats {
 	if s.Failing == "" && a.Full {
 		s.Failing = archive.ErrFull.Error()
 	}
-	if p.pump != nil {
-		s.Oldest = p.pump.OldestUnpublished()
-	}
+	p.eachPump(func(pump *forward.Pump) { s.Oldest = max(s.Oldest, pump.OldestUnpublished()) })
 	return s
 }
 

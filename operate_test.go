@@ -38,6 +38,12 @@ type rig struct {
 
 func newRig(t *testing.T, sources string) *rig {
 	t.Helper()
+	return newRigWith(t, head, sources)
+}
+
+// newRigWith has another head, with the archive's directory to be filled in.
+func newRigWith(t *testing.T, head, sources string) *rig {
+	t.Helper()
 	builtin, err := provider.Builtin()
 	if err != nil {
 		t.Fatal(err)

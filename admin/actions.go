@@ -2,7 +2,6 @@ package admin
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -339,63 +338,5 @@ func (s *Server) reverifyAll(w http.ResponseWriter, r *http.Request, who secretT
 		return s.failure(err)
 	}
 	accepted(w, job)
-	return nil
-}
-
-func (s *Server) sources(w http.ResponseWriter, r *http.Request, _ secretToken) *problem {
-	if s.o.Sources == nil {
-		return notHere("the list of sources")
-	}
-	list, err := s.o.Sources.List(r.Context())
-	if err != nil {
-		return s.failure(err)
-	}
-	if list == nil {
-		list = []SourceInfo{}
-	}
-	writeJSON(w, http.StatusOK, map[string]any{"sources": list})
-	return nil
-}
-
-func (s *Server) pause(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
-	return s.setPaused(w, r, who, true)
-}
-
-func (s *Server) resume(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
-	return s.setPaused(w, r, who, false)
-}
-
-// release lets one delivery out of a paused source.
-func (s *Server) release(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
-	if s.o.Sources == nil {
-		return notHere("releasing")
-	}
-	id := r.PathValue("id")
-	if err := s.o.Sources.Release(context.WithoutCancel(r.Context()), id, who.name); err != nil {
-		return s.failure(err)
-	}
-	writeJSON(w, http.StatusAccepted, map[string]any{"id": id, "released": true})
-	return nil
-}
-
-func (s *Server) setPaused(w http.ResponseWriter, r *http.Request, who secretToken, paused bool) *problem {
-	if p := s.changePaused(r, who, paused); p != nil {
-		return p
-	}
-	writeJSON(w, http.StatusOK, map[string]any{"name": r.PathValue("name"), "paused": paused})
-	return nil
-}
-
-func (s *Server) changePaused(r *http.Request, who secretToken, paused bool) *problem {
-	if s.o.Sources == nil {
-		return notHere("pausing")
-	}
-	set := s.o.Sources.Resume
-	if paused {
-		set = s.o.Sources.Pause
-	}
-	if err := set(context.WithoutCancel(r.Context()), r.PathValue("name"), who.name); err != nil {
-		return s.failure(err)
-	}
 	return nil
 }

@@ -31,24 +31,27 @@ var actionOf = map[string]string{
 	"DELETE /api/v1/sources/{name}/keys/{month}": "key.erase",
 	"POST /api/v1/reload":                        "reload",
 	"POST /api/v1/deliveries/{id}/release":       "release",
+	"POST /deliveries/{id}/release":              "release",
 	"POST /deliveries/{id}/reverify":             "reverify",
 	"POST /refused/reverify":                     "reverify",
 	"POST /replays":                              "replay",
 	"POST /replays/{id}/cancel":                  "replay.cancel",
 	"POST /sources/{name}/pause":                 "source.pause",
 	"POST /sources/{name}/resume":                "source.resume",
+	"POST /api/v1/sources/{name}/test":           "source.test",
 	"POST /sources/{name}/test":                  "source.test",
 }
 
 // Actions that are none of a route.
 const (
-	actLogin    = "login"
-	actLogout   = "logout"
-	actReadBody = "body.read"
+	actLogin      = "login"
+	actLogout     = "logout"
+	actReadBody   = "body.read"
+	actSearchBody = "body.search"
 )
 
 // looks are the actions that only look.
-var looks = map[string]bool{actReadBody: true}
+var looks = map[string]bool{actReadBody: true, actSearchBody: true}
 
 // asking is what is known of a request on its way: who asks, and what is to be said of it.
 type asking struct {

@@ -78,6 +78,9 @@ func (s *Server) export(w http.ResponseWriter, r *http.Request, who secretToken)
 		return p
 	}
 	f, p := s.filter(v, who)
+	if p == nil {
+		p = s.auditSearch(r, f, who)
+	}
 	if p != nil {
 		return p
 	}

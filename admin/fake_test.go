@@ -41,12 +41,13 @@ type fakeArchive struct {
 	tail       chan archive.TailRow
 	canceled   chan struct{}
 	pages      int // Query's answers that are left, the last without a next; 0: every one has a next
+	counted    map[string]archive.CountRow
 	failAt     int // which of them fails, counted from the end
 }
 
 func newFakeArchive() *fakeArchive {
 	return &fakeArchive{deliveries: map[string]*archive.Delivery{}, rows: map[string]archive.Row{},
-		outcomes: map[string][]archive.Outcome{}, tail: make(chan archive.TailRow, 16), canceled: make(chan struct{}, 16)}
+		outcomes: map[string][]archive.Outcome{}, counted: map[string]archive.CountRow{}, tail: make(chan archive.TailRow, 16), canceled: make(chan struct{}, 16)}
 }
 
 func (a *fakeArchive) add(row archive.Row, d *archive.Delivery, os ...archive.Outcome) {
@@ -86,7 +87,7 @@ func (a *fakeArchive) Counts(_ context.Context, from, to time.Time, step time.Du
 	if a.err != nil {
 		return archive.Counts{}, a.err
 	}
-	return archive.Counts{From: from, To: to, Step: int64(step / time.Second), Sources: map[string]archive.CountRow{}, Buckets: []archive.CountBucket{}}, nil
+	return archive.Counts{From: from, To: to, Step: int64(step / time.Second), Sources: a.counted, Buckets: []archive.CountBucket{}}, nil
 }
 
 func (a *fakeArchive) Row(id string) (archive.Row, error) {
@@ -119,6 +120,7 @@ type fakeWork struct {
 	filter *archive.Filter
 	ids    []string
 	rate   float64
+	paused bool
 	err    error
 }
 
@@ -174,7 +176,7 @@ func (f *fakeWork) ReverifyAll(_ context.Context, filter archive.Filter, force b
 }
 
 func (f *fakeWork) List(context.Context) ([]SourceInfo, error) {
-	return []SourceInfo{{Name: "stripe", Provider: "stripe", Path: "/in/stripe"}}, f.err
+	return []SourceInfo{{Name: "stripe", Provider: "stripe", Path: "/in/stripe", Paused: f.paused}}, f.err
 }
 
 func (f *fakeWork) Pause(_ context.Context, name, by string) error {
@@ -187,6 +189,20 @@ func (f *fakeWork) Release(_ context.Context, id, by string) error {
 
 func (f *fakeWork) Resume(_ context.Context, name, by string) error {
 	return f.note("resume %s by %s", name, by)
+}
+
+func (f *fakeWork) Setup(_ context.Context, name string) (Setup, error) {
+	if name != "stripe" {
+		return Setup{}, fmt.Errorf("%w: no source is called %q", ErrNotFound, name)
+	}
+	return Setup{URL: "https://hooks.example/in/stripe", Help: "Developers > Webhooks"}, f.err
+}
+
+func (f *fakeWork) SendTest(_ context.Context, name, typ, by string) (Sent, error) {
+	if typ == "nothing" {
+		return Sent{Status: 503}, f.note("test %s by %s", name, by)
+	}
+	return Sent{Delivery: publishedID, Status: 200}, f.note("test %s %s by %s", name, typ, by)
 }
 
 // world is a server with everything behind it.

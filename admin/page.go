@@ -186,7 +186,8 @@ func (s *Server) frame(r *http.Request, title, tab string, who secretToken) fram
 var notices = map[string]string{
 	"paused":   "Paused: deliveries are still taken and answered, and published when you resume.",
 	"resumed":  "Resumed: what was held is being published, in order.",
-	"released": "It verifies with today's credentials and was released: it goes through dedupe and to Kafka like any other.",
+	"released": "It verifies with today's credentials and was released: it goes through dedupe and is published like any other.",
+	"let":      "Released: it is published now, ahead of what its paused source still holds.",
 	"refused":  "It still does not verify with today's credentials; nothing was released.",
 	"forced":   "Released by your word: the event says ce_verifiedby: operator.",
 	"canceled": "Canceled. What was published by then stays published.",
@@ -220,7 +221,7 @@ func (s *Server) alerts(ctx context.Context) (out []alert) {
 		add("warn", "Redis does not answer: the local index tells repeats, more slowly.", "/overview")
 	}
 	for _, topic := range sortedKeys(st.Blocked) {
-		add("bad", "Topic "+topic+" takes nothing: "+st.Blocked[topic], "/?outcome=held")
+		add("bad", "Topic or target "+topic+" takes nothing: "+st.Blocked[topic], "/?outcome=held")
 	}
 	if st.OldestFor > lateAfter {
 		add("warn", strconv.Itoa(st.Unpublished)+" accepted deliveries wait to be published, the oldest since "+took(st.OldestFor)+".", "/?outcome=pending")

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"net/http"
@@ -39,6 +40,8 @@ type deliveryPage struct {
 	Related     []rowView
 	RelatedMore bool
 	CanReplay   bool
+	DeadLetter  bool // a replay drives it again
+	CanRelease  bool // its source is paused, and it alone may be let through
 	CanReverify bool
 	Verifies    bool // it does with today's credentials
 }
@@ -66,7 +69,9 @@ func (s *Server) pageDelivery(w http.ResponseWriter, r *http.Request, who secret
 	}
 	page := deliveryPage{frame: s.frame(r, "Delivery "+d.ID, "deliveries", who), D: d, State: stateOf(&d.Row), Why: reasonWords[d.Reason]}
 	operator := who.role == Operator
-	page.CanReplay = operator && len(d.Published) > 0 && s.o.Replayer != nil
+	page.DeadLetter = d.Outcome == archive.Dead.String() || slices.Contains(d.Outcomes, archive.Dead.String())
+	page.CanReplay = operator && (len(d.Published) > 0 || page.DeadLetter) && s.o.Replayer != nil
+	page.CanRelease = operator && heldFor(d) == "paused" && s.o.Sources != nil
 	refused := d.Verdict == archive.Rejected.String()
 	page.CanReverify = operator && refused && d.Damaged == "" && s.o.Reverifier != nil && d.Outcome != archive.Published.String()
 	if refused && d.Damaged == "" && operator && s.o.Explainer != nil {
@@ -202,21 +207,26 @@ var deadWords = map[string]string{
 	"no_event":         "it carries no event",
 }
 
-// waits says why an accepted delivery has no final outcome.
-func (s *Server) waits(ctx context.Context, d *detail) string {
-	held := d.Outcome == "held"
-	if d.Verdict != archive.Accepted.String() || d.Outcome != "" && !held {
+// heldFor is the reason for which a delivery is held, "" where it is not.
+func heldFor(d *detail) string {
+	if d.Verdict != archive.Accepted.String() || d.Outcome != archive.Held.String() || len(d.History) == 0 {
 		return ""
 	}
-	if held && len(d.History) > 0 {
-		switch d.History[len(d.History)-1].Reason {
-		case "paused":
-			return "Its source is paused. It is published, in order, when the source is resumed."
-		case "definition_missing":
-			return "The definition that it came under is not there. It is published when the source is configured again."
-		case "topic_blocked":
-			return "Its topic takes nothing now. It is published when the topic does again."
-		}
+	return d.History[len(d.History)-1].Reason
+}
+
+// waits says why an accepted delivery has no final outcome.
+func (s *Server) waits(ctx context.Context, d *detail) string {
+	if d.Verdict != archive.Accepted.String() || d.Outcome != "" && d.Outcome != archive.Held.String() {
+		return ""
+	}
+	switch heldFor(d) {
+	case "paused":
+		return "Its source is paused. It is published, in order, when the source is resumed."
+	case "definition_missing":
+		return "The definition that it came under is not there. It is published when the source is configured again."
+	case "topic_blocked":
+		return "Its topic takes nothing now. It is published when the topic does again."
 	}
 	if s.o.State == nil {
 		return "It waits for being published."
@@ -230,7 +240,7 @@ func (s *Server) waits(ctx context.Context, d *detail) string {
 	case st.SinkState != "" && st.SinkState != "live":
 		return "It waits for being published; publishing says: " + st.SinkState + "."
 	}
-	return "It is on its way to Kafka; load the page again."
+	return "It is on its way to " + cmp.Or(st.SinkName, "Kafka") + "; load the page again."
 }
 
 const (
@@ -337,6 +347,14 @@ func (s *Server) pageReplay(w http.ResponseWriter, r *http.Request, who secretTo
 	}
 	http.Redirect(w, r, "/deliveries/"+url.PathEscape(r.PathValue("id"))+"?job="+url.QueryEscape(job.ID), http.StatusSeeOther)
 	return nil
+}
+
+// pageRelease lets one delivery out of a paused source.
+func (s *Server) pageRelease(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
+	if p := s.startRelease(r, who); p != nil {
+		return s.pageProblem(w, r, who, p)
+	}
+	return done(w, r, "/deliveries/"+url.PathEscape(r.PathValue("id")), "let")
 }
 
 // pageReverify checks a refused delivery again, or releases it by the operator's word.

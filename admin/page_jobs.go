@@ -102,6 +102,7 @@ type refusedPage struct {
 	Sampled []SampledAway
 	Looked  int
 	CanDo   bool
+	CanPush bool // drive dead letters again
 }
 
 // refusedGroup are refusals of one source for one reason.
@@ -123,7 +124,7 @@ type deadView struct {
 const deadRows = 50
 
 func (s *Server) pageRefused(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
-	p := refusedPage{frame: s.frame(r, "Refused and dead", "refused", who), CanDo: who.role == Operator && s.o.Reverifier != nil}
+	p := refusedPage{frame: s.frame(r, "Refused and dead", "refused", who), CanDo: who.role == Operator && s.o.Reverifier != nil, CanPush: who.role == Operator && s.o.Replayer != nil}
 	page, err := s.o.Archive.Query(r.Context(), archive.Filter{Verdict: archive.Rejected.String(), Limit: archive.MaxLimit})
 	if err != nil {
 		return s.pageProblem(w, r, who, s.failure(err))

@@ -125,6 +125,9 @@ func (s *Server) pageList(w http.ResponseWriter, r *http.Request, who secretToke
 	}
 	f, bad := s.filter(v, who)
 	if bad == nil {
+		bad = s.auditSearch(r, f, who)
+	}
+	if bad == nil {
 		f.Budget = listBudget
 		page, err := s.o.Archive.Query(r.Context(), f)
 		if err != nil {

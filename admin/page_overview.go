@@ -52,7 +52,9 @@ func (s *Server) pageOverview(w http.ResponseWriter, r *http.Request, who secret
 	}
 	if c, err := s.o.Archive.Counts(r.Context(), now.Add(-time.Hour), now, time.Minute, ""); err == nil {
 		p.Hour = c.Total
+		p.Alerts = append(p.Alerts, refusing(c.Sources)...)
 	}
+	p.Alerts = append(p.Alerts, s.paused(r.Context())...)
 	if s.o.Health != nil {
 		h := s.o.Health()
 		p.Degraded = h.Degraded
@@ -74,6 +76,40 @@ func (s *Server) pageOverview(w http.ResponseWriter, r *http.Request, who secret
 		p.Older, p.Unknown = len(p.Unknown)-topRows, p.Unknown[:topRows]
 	}
 	return s.render(w, http.StatusOK, "overview.html", p)
+}
+
+// Refusals within an hour that want attention: so many of a source, and of what came from it.
+const (
+	manyRefused  = 10
+	manyOfTenths = 2
+)
+
+// refusing tells of sources much of whose deliveries are refused.
+func refusing(counts map[string]archive.CountRow) (out []alert) {
+	for _, name := range sortedKeys(counts) {
+		c := counts[name]
+		if all := c.Accepted + c.Rejected + c.Challenge; name != "" && c.Rejected >= manyRefused && 10*c.Rejected > manyOfTenths*all {
+			out = append(out, alert{"warn", name + ": " + count(c.Rejected) + " of " + count(all) + " deliveries were refused within an hour.", "/?verdict=rejected&from=-1h&source=" + url.QueryEscape(name)})
+		}
+	}
+	return out
+}
+
+// paused tells of sources that publish nothing because somebody said so.
+func (s *Server) paused(ctx context.Context) (out []alert) {
+	if s.o.Sources == nil {
+		return nil
+	}
+	list, err := s.o.Sources.List(ctx)
+	if err != nil {
+		return nil // the page is worth having without
+	}
+	for i := range list {
+		if list[i].Paused {
+			out = append(out, alert{"warn", list[i].Name + " is paused: its deliveries are taken and held.", "/sources/" + url.PathEscape(list[i].Name)})
+		}
+	}
+	return out
 }
 
 func busiest(counts map[string]archive.CountRow) (out []sourceCount) {

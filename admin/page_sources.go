@@ -30,7 +30,8 @@ type sourceView struct {
 	All     int64
 	PerHour float64
 	Pending int
-	LagP99  time.Duration // receipt to Kafka, of the last published ones
+	AckP99  time.Duration // first byte to answer, since the start; 0: none was answered
+	LagP99  time.Duration // receipt to the sink, of the last published ones
 	LagOf   int
 }
 
@@ -93,9 +94,10 @@ func (s *Server) measure(ctx context.Context, list []SourceInfo) map[string]sour
 			pending[page.Rows[i].Source]++
 		}
 	}
+	acks := quantilesBySource(s.o.Gatherer, 0.99, "penstock_source_ack_seconds")
 	rows := make(map[string]sourceView, len(list))
 	for i := range list {
-		v := sourceView{SourceInfo: list[i], Day: counts.Sources[list[i].Name], Pending: pending[list[i].Name]}
+		v := sourceView{SourceInfo: list[i], Day: counts.Sources[list[i].Name], Pending: pending[list[i].Name], AckP99: acks[list[i].Name]}
 		v.All = v.Day.Accepted + v.Day.Rejected + v.Day.Challenge
 		v.PerHour = float64(v.All) / countRange.Hours()
 		s.lastOf(ctx, &v)
@@ -243,15 +245,9 @@ func (s *Server) pageSetPaused(w http.ResponseWriter, r *http.Request, who secre
 
 // pageTest sends a signed test event and leads to what became of it.
 func (s *Server) pageTest(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
-	if s.o.Helper == nil {
-		return s.pageProblem(w, r, who, notHere("sending a test event"))
-	}
-	sent, err := s.o.Helper.SendTest(r.Context(), r.PathValue("name"), r.PostFormValue("type"), who.name)
-	if err != nil {
-		return s.pageProblem(w, r, who, s.failure(err))
-	}
-	if sent.Delivery == "" {
-		return s.pageProblem(w, r, who, refuse(http.StatusBadGateway, "not_taken", fmt.Sprintf("the test event was answered %d and not kept", sent.Status)))
+	sent, p := s.startTest(r, r.PostFormValue("type"), who)
+	if p != nil {
+		return s.pageProblem(w, r, who, p)
 	}
 	http.Redirect(w, r, "/deliveries/"+url.PathEscape(sent.Delivery), http.StatusSeeOther)
 	return nil

@@ -80,6 +80,25 @@ func TestLooksAreAudited(t *testing.T) {
 	}
 }
 
+// A search in bodies tells what a mask hides: it is on record, and what was searched for is not.
+func TestSearchesInBodiesAreAudited(t *testing.T) {
+	w, _ := auditWorld(t, nil)
+	for _, path := range []string{"/?", "/api/v1/deliveries?", "/api/v1/export?"} {
+		w.archive.pages = 1
+		w.want(w.call("GET", path+"source=stripe&text=4242424242424242", operatorToken, ""), 200)
+		w.archive.pages = 1
+		w.want(w.call("GET", path+"source=stripe&q=x", operatorToken, ""), 200)
+		w.want(w.call("GET", path+"text=x", viewerToken, ""), 403)
+	}
+	search := "ops/operator body.search stripe done"
+	if got := lines(w.entries("", 500)); !slices.Equal(got, []string{search, search, search}) {
+		t.Fatalf("audit\n%s", strings.Join(got, "\n"))
+	}
+	if text := w.call("GET", "/api/v1/audit", operatorToken, "").Body.String(); strings.Contains(text, "4242") {
+		t.Fatal("the audit log holds what was searched for")
+	}
+}
+
 // Every page is there with nothing behind it, and with nothing in it.
 func TestPagesWithNothing(t *testing.T) {
 	for name, change := range map[string]func(o *Options){
@@ -138,6 +157,80 @@ func TestPageActions(t *testing.T) {
 	post("/sources/stripe/test", "", 501, "")
 }
 
+// What became a dead letter is driven again, and what a paused source holds is let out, from
+// the page too; each only where it can be, and by operators.
+func TestPageOffersWhatCanBeDone(t *testing.T) {
+	const deadID, heldID, blockedID = "01JCQ0000000000000DEAD0006", "01JCQ0000000000000HELD0007", "01JCQ0000000000000HELD0008"
+	w := newWorld(t, nil)
+	add := func(id string, o archive.Outcome) {
+		w.archive.add(archive.Row{ID: id, Source: "stripe", Provider: "stripe", Verdict: "accepted", Outcome: o.Kind.String(), Method: "POST", Path: "/in/stripe"},
+			&archive.Delivery{Body: []byte("{}"), Method: "POST", Target: []byte("/in/stripe")}, o)
+	}
+	add(deadID, archive.Outcome{Kind: archive.Dead, Reason: "too_large", Items: 1})
+	add(heldID, archive.Outcome{Kind: archive.Held, Reason: "paused", Items: 1})
+	add(blockedID, archive.Outcome{Kind: archive.Held, Reason: "topic_blocked", Items: 1})
+	replay, release := `/replay"`, `/release"`
+	for _, c := range []struct {
+		id, token       string
+		replay, release bool
+	}{
+		{publishedID, operatorToken, true, false}, {deadID, operatorToken, true, false}, {heldID, operatorToken, false, true},
+		{blockedID, operatorToken, false, false}, {pendingID, operatorToken, false, false}, {duplicateID, operatorToken, false, false},
+		{rejectedID, operatorToken, false, false}, {deadID, viewerToken, false, false}, {heldID, viewerToken, false, false},
+	} {
+		rec := w.call("GET", "/deliveries/"+c.id, c.token, "")
+		w.want(rec, 200)
+		if page := rec.Body.String(); strings.Contains(page, replay) != c.replay || strings.Contains(page, release) != c.release {
+			t.Errorf("%s for %s: replay %t, release %t, want %+v", c.id, c.token, strings.Contains(page, replay), strings.Contains(page, release), c)
+		}
+	}
+	w.want(w.call("GET", "/deliveries/"+deadID, operatorToken, ""), 200, "became a dead letter")
+	w.want(w.call("POST", "/deliveries/"+heldID+"/release", viewerToken, ""), 403)
+	w.want(w.call("POST", "/deliveries/"+heldID+"/release", operatorToken, ""), 303)
+	if got := w.work.last(); got != "release "+heldID+" by ops" {
+		t.Errorf("did %q", got)
+	}
+	if !strings.Contains(w.call("GET", "/refused", operatorToken, "").Body.String(), `value="outcome=dead"`) {
+		t.Error("dead letters cannot be driven again together")
+	}
+	if strings.Contains(w.call("GET", "/refused", viewerToken, "").Body.String(), `value="outcome=dead"`) {
+		t.Error("a viewer is offered a replay")
+	}
+}
+
+// What the page of a source does is in the API: its setup help, and a signed test event.
+func TestSourceSetupAndTest(t *testing.T) {
+	w := newWorld(t, nil)
+	const setup, test = "/api/v1/sources/stripe/setup", "/api/v1/sources/stripe/test"
+	w.want(w.call("GET", setup, viewerToken, ""), 501, "not_configured")
+	w.want(w.call("POST", test, operatorToken, ""), 501, "not_configured")
+	w = newWorld(t, nil)
+	w.server.o.Helper = w.work
+	w.want(w.call("GET", setup, viewerToken, ""), 200, `"url":"https://hooks.example/in/stripe"`, `"samples":[]`)
+	w.want(w.call("GET", setup, consumerToken, ""), 403)
+	w.want(w.call("GET", "/api/v1/sources/nobody/setup", viewerToken, ""), 404)
+	w.want(w.call("POST", test, viewerToken, ""), 403)
+	rec := w.call("POST", test+"?type=charge.refunded", operatorToken, "")
+	w.want(rec, 200, `{"delivery":"`+publishedID+`","status":200}`)
+	if got := w.work.last(); got != "test stripe charge.refunded by ops" || rec.Header().Get("Location") != "/api/v1/deliveries/"+publishedID {
+		t.Errorf("did %q, leads to %q", got, rec.Header().Get("Location"))
+	}
+	w.want(w.call("POST", test+"?type=nothing", operatorToken, ""), 502, "not_taken")
+	w.want(w.call("POST", "/sources/stripe/test", operatorToken, "type=nothing", "Content-Type", "application/x-www-form-urlencoded"), 502, "not kept")
+}
+
+// How fast each source is answered is on its page and in the list.
+func TestSourcesTellHowFastTheyAreAnswered(t *testing.T) {
+	acks := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "penstock_source_ack_seconds", Buckets: []float64{.001, .002, .1, .2}}, []string{"source"})
+	for range 100 {
+		acks.WithLabelValues("stripe").Observe(.002)
+		acks.WithLabelValues("liqpay").Observe(.2)
+	}
+	w := newWorld(t, func(o *Options) { o.Gatherer.(*prometheus.Registry).MustRegister(acks) })
+	w.want(w.call("GET", "/sources", viewerToken, ""), 200, `data-label="Answer, p99" class="num">2.0 ms<`)
+	w.want(w.call("GET", "/sources/stripe", viewerToken, ""), 200, "answered: p99 2.0 ms")
+}
+
 // The page says first what wants attention.
 func TestAlerts(t *testing.T) {
 	st := State{Sink: true}
@@ -151,6 +244,18 @@ func TestAlerts(t *testing.T) {
 	}
 	if page := w.call("GET", "/overview", viewerToken, "").Body.String(); strings.Contains(page, "Nothing wants attention") {
 		t.Fatal("all is well, it says")
+	}
+	// A paused source, and one much of which is refused, are nothing that is well either.
+	st = State{Sink: true, SinkName: "HTTP targets"}
+	w.want(w.call("GET", "/overview", viewerToken, ""), 200, "Nothing wants attention", "<strong>HTTP targets</strong>")
+	w.archive.counted = map[string]archive.CountRow{"stripe": {Accepted: 8, Rejected: 12}, "liqpay": {Accepted: 100, Rejected: 12}, "few": {Rejected: 9}}
+	page := w.call("GET", "/overview", viewerToken, "").Body.String()
+	if !strings.Contains(page, "stripe: 12 of 20 deliveries were refused within an hour") || strings.Contains(page, "liqpay: 12") || strings.Contains(page, "few: 9") || strings.Contains(page, "Nothing wants attention") {
+		t.Errorf("of refusals the overview says:\n%s", page)
+	}
+	w.archive.counted, w.work.paused = nil, true
+	if page := w.call("GET", "/overview", viewerToken, "").Body.String(); !strings.Contains(page, "stripe is paused") || strings.Contains(page, "Nothing wants attention") {
+		t.Errorf("of a paused source the overview says:\n%s", page)
 	}
 }
 

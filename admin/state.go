@@ -20,9 +20,10 @@ type State struct {
 	IndexLag        uint64
 	SampledAway     []SampledAway
 
-	Sink        bool   // one is configured
-	SinkState   string // live, or what publishing waits for
-	Unpublished int
+	Sink        bool          // one is configured
+	SinkName    string        // what is published to, in words; "" = Kafka
+	SinkState   string        // live, or what publishing waits for
+	Unpublished int           // with two sinks, of both
 	OldestFor   time.Duration // how long the oldest of them has waited
 	Held        int
 	Blocked     map[string]string // topic: reason
@@ -57,17 +58,17 @@ type Secret struct {
 
 // Setup says how a source is set up at its provider.
 type Setup struct {
-	URL          string   // what the provider is to call
-	Help         string   // where that is entered, and where the secret is found
-	Docs         string   // the provider's own documentation
-	Verification []string // how its deliveries are verified
-	Samples      []string // types of test events that can be sent
+	URL          string   `json:"url"`            // what the provider is to call
+	Help         string   `json:"help"`           // where that is entered, and where the secret is found
+	Docs         string   `json:"docs,omitempty"` // the provider's own documentation
+	Verification []string `json:"verification"`   // how its deliveries are verified
+	Samples      []string `json:"samples"`        // types of test events that can be sent
 }
 
 // Sent is what became of a test event.
 type Sent struct {
-	Delivery string // its id
-	Status   int    // of the answer
+	Delivery string `json:"delivery"` // its id
+	Status   int    `json:"status"`   // of the answer
 }
 
 // Helper helps to set sources up: what to enter at the provider, and a signed test event
@@ -93,6 +94,33 @@ func quantiles(g prometheus.Gatherer, q float64, names ...string) map[string]tim
 			if f.GetName() == name && len(f.GetMetric()) == 1 {
 				if h := f.GetMetric()[0].GetHistogram(); h.GetSampleCount() > 0 {
 					out[name] = quantile(h, q)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// quantilesBySource reads a histogram with the label source.
+func quantilesBySource(g prometheus.Gatherer, q float64, name string) map[string]time.Duration {
+	out := map[string]time.Duration{}
+	if g == nil {
+		return out
+	}
+	families, err := g.Gather()
+	if err != nil && len(families) == 0 {
+		return out
+	}
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			if h := m.GetHistogram(); h.GetSampleCount() > 0 {
+				for _, l := range m.GetLabel() {
+					if l.GetName() == "source" {
+						out[l.GetValue()] = quantile(h, q)
+					}
 				}
 			}
 		}

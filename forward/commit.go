@@ -201,7 +201,9 @@ func (c *core) count(s *settled) {
 		}
 		m.lag.Observe(max(s.o.At.Sub(ev.received).Seconds(), 0))
 		if !ev.occurred.IsZero() {
-			m.providerLag.Observe(max(ev.received.Sub(ev.occurred).Seconds(), 0))
+			late := max(ev.received.Sub(ev.occurred).Seconds(), 0)
+			m.providerLag.Observe(late)
+			ev.source.lag.Observe(late)
 		}
 		ev.source.events(ev.fields.Type).Inc()
 		if ev.failure != "" {

@@ -18,6 +18,7 @@ type metrics struct {
 	held        *prometheus.CounterVec
 	lag         prometheus.Histogram
 	providerLag prometheus.Histogram
+	sourceLag   *prometheus.HistogramVec
 	routeErrors *prometheus.CounterVec
 	remade      prometheus.Counter
 	parked      *prometheus.GaugeVec
@@ -81,6 +82,8 @@ func newMetrics(r prometheus.Registerer, p *Pump) *metrics {
 			Help: "From receipt of a delivery to the ack of its event.", Buckets: prometheus.ExponentialBuckets(0.001, 2.5, 16)}),
 		providerLag: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "penstock_provider_lag_seconds",
 			Help: "From what happened at the provider to the receipt here.", Buckets: prometheus.ExponentialBuckets(0.05, 3, 16)}),
+		sourceLag: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "penstock_source_provider_lag_seconds",
+			Help: "From what happened at the provider to the receipt here, by source.", Buckets: []float64{.5, 2, 10, 60, 300, 900, 3600, 14400, 43200, 86400}}, []string{"source"}),
 		remade: prometheus.NewCounter(prometheus.CounterOpts{Name: "penstock_kafka_lost_republished_total",
 			Help: "Events published again because Kafka had lost them after its ack."}),
 		parked:   gauge("penstock_dedupe_parked", "Events that wait for another node's claim."),
@@ -90,7 +93,7 @@ func newMetrics(r prometheus.Registerer, p *Pump) *metrics {
 			Help: "1 while a topic, or an HTTP target, takes nothing."}, []string{"topic"}),
 		pumps: &pumps{list: []*Pump{p}},
 	}
-	r.MustRegister(m.lag, m.providerLag, m.blocked, m.remade)
+	r.MustRegister(m.lag, m.providerLag, m.sourceLag, m.blocked, m.remade)
 	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "penstock_unpublished_deliveries",
 		Help: "Accepted deliveries without a final synced outcome; with two sinks, of each."}, func() float64 {
 		sum, _ := m.pumps.sum(func(p *Pump) float64 { return float64(p.Unpublished()) })
@@ -111,6 +114,7 @@ type sourceState struct {
 	published  prometheus.Counter
 	duplicates prometheus.Counter
 	conflicts  prometheus.Counter
+	lag        prometheus.Observer
 	byType     map[string]prometheus.Counter // the core's alone, like byReason
 	byReason   map[string]prometheus.Counter
 }
@@ -149,8 +153,8 @@ func (p *Pump) source(name string) *sourceState {
 	if s == nil {
 		s = &sourceState{name: name, met: p.met,
 			published: p.met.published.WithLabelValues(name, p.kind), duplicates: p.met.duplicates.WithLabelValues(name),
-			conflicts: p.met.conflicts.WithLabelValues(name),
-			byType:    map[string]prometheus.Counter{}, byReason: map[string]prometheus.Counter{}}
+			conflicts: p.met.conflicts.WithLabelValues(name), lag: p.met.sourceLag.WithLabelValues(name),
+			byType: map[string]prometheus.Counter{}, byReason: map[string]prometheus.Counter{}}
 		p.sources[name] = s
 	}
 	return s

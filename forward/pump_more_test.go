@@ -323,9 +323,10 @@ func TestMetrics(t *testing.T) {
 	r.put("s", body{ID: "a", Key: "k"})
 	r.put("s", body{ID: "a", Key: "k", Note: "x"})
 	r.put("s", body{ID: "b", Note: "bad"})
+	r.put("late", body{ID: "c", Dated: true})
 	r.drained()
 	r.until("booked", func() bool {
-		return r.metric("penstock_dead_letters_total") == 1 && r.metric("penstock_published_total") == 2
+		return r.metric("penstock_dead_letters_total") == 1 && r.metric("penstock_published_total") == 3
 	})
 	f := func(name string, want float64) {
 		t.Helper()
@@ -335,10 +336,12 @@ func TestMetrics(t *testing.T) {
 	}
 	f("penstock_duplicates_total", 1)
 	f("penstock_dedupe_conflicts_total", 1)
-	f("penstock_events_total", 2)
+	f("penstock_events_total", 3)
+	f("penstock_provider_lag_seconds", 1)
+	f("penstock_source_provider_lag_seconds", 1)
 	f("penstock_unpublished_deliveries", 0)
 	f("penstock_oldest_unpublished_seconds", 0)
-	f("penstock_publish_lag_seconds", 2)
+	f("penstock_publish_lag_seconds", 3)
 	r.stop()
 }
 

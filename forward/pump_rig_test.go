@@ -26,6 +26,7 @@ type body struct {
 	Note  string `json:"note,omitempty"`
 	Test  bool   `json:"test,omitempty"`
 	State string `json:"state,omitempty"`
+	Dated bool   `json:"dated,omitempty"` // it says when it happened
 }
 
 // fakeDef reads body. Notes "bad" and "panic" make it fail.
@@ -50,6 +51,9 @@ func (f fakeDef) Events(r *provider.Request) ([]provider.Event, error) {
 			Payload: r.Body, PayloadJSON: true, Rerendered: f.rerendered}
 		if i > 0 {
 			e.CEID = fmt.Sprintf("%s#%d", b.ID, i)
+		}
+		if b.Dated {
+			e.OccurredAt = time.Unix(1e9, 0)
 		}
 		if b.Test {
 			live := false

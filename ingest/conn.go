@@ -54,7 +54,7 @@ type conn struct {
 	linger    atomic.Bool  // it is closed with a body unread
 	first     time.Time    // first byte of the request
 	readErr   error        // what ended the reading of this connection
-	acks      []time.Time  // first bytes of the requests whose 2xx stands in fasthttp's buffer
+	acks      []acked      // requests whose 2xx stands in fasthttp's buffer
 	certOf    *source      // the source whose client CA the certificate was checked against
 	certOK    bool         //
 	held      int64        // bytes reserved in the budget
@@ -123,8 +123,10 @@ func (c *conn) Write(p []byte) (int, error) {
 	if len(c.acks) > 0 {
 		if err == nil {
 			now := time.Now()
-			for _, first := range c.acks {
-				c.srv.metrics.ack.Observe(now.Sub(first).Seconds())
+			for _, a := range c.acks {
+				took := now.Sub(a.first).Seconds()
+				c.srv.metrics.ack.Observe(took)
+				a.source.Observe(took)
 			}
 		}
 		c.acks = c.acks[:0]

@@ -211,6 +211,9 @@ func TestAcks(t *testing.T) {
 	if n := int(valueOf(t, r.srv.metrics.ack)); n != 4 {
 		t.Errorf("%d acks timed, want 4", n)
 	}
+	if n := int(valueOf(t, r.srv.metrics.sourceAck)); n != 4 { // one series: its own
+		t.Errorf("%d acks of the source timed, want 4", n)
+	}
 }
 
 // TestStorageErrors: whatever the archive says, the sender is told to come back.

@@ -3,6 +3,7 @@ package ingest
 import (
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -21,10 +22,21 @@ var reasons = []string{
 	reasonStale, "duplicate_header", reasonAddress, "merchant_mismatch", "key_unavailable", reasonPolicy,
 }
 
+// sourceAckBuckets are fewer: each source has them.
+var sourceAckBuckets = []float64{.0005, .001, .002, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
+
+// acked is a request that was answered with a 2xx: its first byte, and where its source's
+// times are counted.
+type acked struct {
+	first  time.Time
+	source prometheus.Observer
+}
+
 type metrics struct {
 	deliveries *prometheus.CounterVec // source, verdict, reason
 	shadow     *prometheus.CounterVec // source
 	ack        prometheus.Histogram
+	sourceAck  *prometheus.HistogramVec // source
 	refused    [refusals]prometheus.Counter
 	panics     prometheus.Counter
 	bodies     map[string][]byte // JSON body of each reason
@@ -36,8 +48,9 @@ type sourceCounters struct {
 	name                string
 	accepted, challenge prometheus.Counter
 	rejected            map[string]prometheus.Counter // by reason
-	shadow              prometheus.Counter            // what an allowlist on trial would have refused
-	shadowAt            atomic.Int64                  // second of the last line about it
+	ack                 prometheus.Observer
+	shadow              prometheus.Counter // what an allowlist on trial would have refused
+	shadowAt            atomic.Int64       // second of the last line about it
 }
 
 func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
@@ -55,6 +68,11 @@ func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
 			Help:    "From the first byte of a delivery in to its 2xx answer out.",
 			Buckets: ackBuckets,
 		}),
+		sourceAck: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "penstock_source_ack_seconds",
+			Help:    "From the first byte of a delivery in to its 2xx answer out, by source.",
+			Buckets: sourceAckBuckets,
+		}, []string{"source"}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "penstock_ingest_panics_total",
 			Help: "Requests that met a bug of ours and were answered 503.",
@@ -72,7 +90,7 @@ func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
 		m.refused[r] = refused.WithLabelValues(refusalInfo[r].code)
 	}
 	for _, c := range []prometheus.Collector{
-		m.deliveries, m.shadow, m.ack, m.panics, refused,
+		m.deliveries, m.shadow, m.ack, m.sourceAck, m.panics, refused,
 		gauge("penstock_ingest_inflight_bytes", "Bytes of bodies being read or handled, as declared.", func() float64 { return float64(s.budget.used.Load()) }),
 		gauge("penstock_ack_waiting", "Answers that wait until a sink has the delivery.", func() float64 { return float64(s.waiting.Load()) }),
 		gauge("penstock_ingest_connections", "Open connections.", func() float64 { return float64(s.conns.len()) }),
@@ -101,6 +119,7 @@ func (m *metrics) source(name string) *sourceCounters {
 		accepted:  m.deliveries.WithLabelValues(name, archive.Accepted.String(), ""),
 		challenge: m.deliveries.WithLabelValues(name, archive.Challenge.String(), ""),
 		rejected:  make(map[string]prometheus.Counter, len(reasons)),
+		ack:       m.sourceAck.WithLabelValues(name),
 		shadow:    m.shadow.WithLabelValues(name),
 	}
 	for _, r := range reasons {

@@ -37,7 +37,7 @@ func (s *Server) ack(ctx *fasthttp.RequestCtx, c *conn, r receipt, reply *verify
 	}
 	ctx.Response.SetStatusCode(status)
 	s.writeReply(ctx, c, reply)
-	c.acks = append(c.acks, c.del.ReceivedAt)
+	c.acks = append(c.acks, acked{c.del.ReceivedAt, c.src.count.ack})
 }
 
 // challenge answers a handshake. Its words come from the request, so a browser must not

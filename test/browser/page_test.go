@@ -267,7 +267,7 @@ func TestKeys(t *testing.T) {
 	b.until("letters are typed there", "document.querySelector('#q').value.endsWith('j')")
 }
 
-// TestSources: pause, resume, a signed test event, and what was probably meant.
+// TestSources: pause, resume, a signed test event, one that is let out alone, and what was probably meant.
 func TestSources(t *testing.T) {
 	b := newTab(t)
 	b.g.post(t, "/in/liqpai", "x=1", "User-Agent", "LiqPay")
@@ -284,6 +284,23 @@ func TestSources(t *testing.T) {
 	b.untilText("Its source is paused")
 	id, err := eval[string](b, "location.pathname")
 	if err != nil {
+		t.Fatal(err)
+	}
+	b.open("/overview")
+	b.untilText("monobank is paused")
+	b.open(id)
+	b.clickText("Release …")
+	b.clickText("Release it now")
+	b.untilText("Released: it is published now")
+	b.open(id)
+	b.until("it is published while its source is paused", "document.querySelector('#head .tag').innerText === 'published'")
+	b.open("/sources/monobank")
+	b.until("its source is still paused", "document.querySelector('h1 .tag').innerText === 'paused'")
+	b.clickText("Send a test event …")
+	b.clickText("Send it now")
+	b.until("another test event is open", "location.pathname.startsWith('/deliveries/') && location.pathname !== "+quote(id))
+	b.untilText("Its source is paused")
+	if id, err = eval[string](b, "location.pathname"); err != nil {
 		t.Fatal(err)
 	}
 	b.open("/sources/monobank")
