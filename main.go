@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -35,10 +36,28 @@ func main() {
 	signal.Notify(hup, syscall.SIGHUP)
 	code := cli.Run(ctx, cli.Env{Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Color: cli.Terminal(os.Stdout), Hup: hup},
 		cli.Wiring{Version: cli.Version, Providers: builtin, Catalogue: catalogue{builtin}, Serve: func(ctx context.Context, conf *config.Config, o cli.ServeOptions) error {
+			spread()
 			return serve(ctx, conf, catalogue{builtin}, o)
 		}})
 	stop()
 	os.Exit(code)
+}
+
+// cores is how many CPUs the process may use, also in a container that has a share of them.
+var cores = runtime.GOMAXPROCS(0)
+
+// fewCores is the largest machine on which spread was measured to help, and twice that.
+const fewCores = 4
+
+// spread lets twice as many goroutines run at once as there are CPUs, unless GOMAXPROCS is
+// set. Where a compaction, a search or a batch computes, the runtime looks for arrived bytes
+// only when another of its processors has nothing to do, and on two CPUs none has: answers
+// waited up to 10 ms. The kernel shares the CPUs more finely. Measured on two, 256
+// connections: 28,100 to 35,300 acks/s, p99 33 to 22 ms, CPU per delivery 51 to 45 us.
+func spread() {
+	if os.Getenv("GOMAXPROCS") == "" && cores <= fewCores {
+		runtime.GOMAXPROCS(2 * cores)
+	}
 }
 
 // serve runs the gateway until ctx ends. The admin listener opens before the ingest one;

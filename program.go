@@ -98,7 +98,7 @@ func build(conf *config.Config, log *zap.Logger, cat config.Catalogue, dev bool)
 		SegmentBytes: int64(conf.Archive.SegmentSize), MaxInFlight: int64(conf.Ingest.MaxInFlight),
 		Retention:  archive.Retention{Age: conf.Archive.Retention.Age, Size: int64(conf.Archive.Retention.Size)},
 		Quarantine: archive.Quarantine{Size: int64(conf.Archive.Quarantine.Size)}, ReservePercent: reserve(conf.Archive.Reserve),
-		Encryption: sealing, Logger: log.Named("archive"), Registerer: reg, Extract: p.epochs.fields, Known: known, PendingSink: func() bool { return conf.Forward != nil }, Trace: stage,
+		Encryption: sealing, Logger: log.Named("archive"), Registerer: reg, Extract: p.epochs.fields, Known: known, Cores: cores, PendingSink: func() bool { return conf.Forward != nil }, Trace: stage,
 	}); err != nil {
 		return nil, err
 	}
@@ -205,7 +205,7 @@ func (p *program) buildAdmin(conf *config.Config, reg *prometheus.Registry) erro
 	if p.audit, err = admin.OpenAudit(filepath.Join(conf.Archive.Dir, "audit"), int64(conf.Admin.AuditSize)); err != nil {
 		return err
 	}
-	o := admin.Options{Audit: p.audit, OIDC: oidcOptions(conf.Admin.OIDC), PublicURL: conf.Admin.PublicURL, Listen: conf.Admin.Listen, Tokens: tokens(conf), Archive: p.archive, Sources: operator{p}, Tenants: operator{p}, Eraser: p.archive, Reverifier: operator{p}, Explainer: operator{p},
+	o := admin.Options{Cores: cores, Audit: p.audit, OIDC: oidcOptions(conf.Admin.OIDC), PublicURL: conf.Admin.PublicURL, Listen: conf.Admin.Listen, Tokens: tokens(conf), Archive: p.archive, Sources: operator{p}, Tenants: operator{p}, Eraser: p.archive, Reverifier: operator{p}, Explainer: operator{p},
 		Reader: operator{p}, Helper: operator{p}, State: p.state, Decimals: provider.Decimals, Health: p.health, Stats: p.stats, Reload: p.askReload,
 		Logger: p.log.Named("admin"), Gatherer: reg, Registerer: reg, Version: cli.Version}
 	if p.pump != nil {

@@ -143,6 +143,7 @@ type Health struct {
 // Options of New. Archive is required; nil interfaces answer 501.
 type Options struct {
 	Listen     string // address of the listener; decides whether a token is required
+	Cores      int    // CPUs for all; searches use half. 0 = GOMAXPROCS
 	TLS        *tls.Config
 	Tokens     []Token
 	OIDC       *OIDC  // nil = no single sign-on
@@ -227,7 +228,7 @@ func New(o Options) (*Server, error) {
 	if o.Registerer == nil {
 		o.Registerer = prometheus.NewRegistry()
 	}
-	l := newLane(o.Archive)
+	l := newLane(o.Archive, o.Cores)
 	o.Archive = l
 	s := &Server{o: o, lane: l, log: o.Logger, slots: make(chan struct{}, maxConcurrent), streams: make(chan struct{}, maxStreams), exports: make(chan struct{}, maxExports),
 		closing: make(chan struct{}), failures: newFailures(), hub: newHub(o.Archive), sessions: newSessions(), writeTimeout: writeTimeout}

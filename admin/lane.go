@@ -31,8 +31,12 @@ const (
 	restAbove, restMost = time.Millisecond, 20 * time.Millisecond
 )
 
-func newLane(a Archive) *lane {
-	return &lane{Archive: a, slots: make(chan struct{}, max(1, runtime.NumCPU()/2)),
+// newLane has a slot for every two CPUs; 0 CPUs: as many as the runtime uses.
+func newLane(a Archive, cores int) *lane {
+	if cores == 0 {
+		cores = runtime.GOMAXPROCS(0)
+	}
+	return &lane{Archive: a, slots: make(chan struct{}, max(1, cores/2)),
 		after: func(d time.Duration, f func()) { time.AfterFunc(d, f) }}
 }
 

@@ -13,7 +13,7 @@ import (
 // While somebody looks, the next wait in turn, and no longer than their requests may take;
 // full text does not wait for lists, nor they for it.
 func TestLane(t *testing.T) {
-	l := newLane(newFakeArchive())
+	l := newLane(newFakeArchive(), 0)
 	leave := make([]func(), cap(l.slots))
 	for i := range leave {
 		var err error
@@ -51,7 +51,7 @@ func TestLane(t *testing.T) {
 // While others wait a list looks less far, and a turn is followed by a rest of its length.
 func TestLaneSparesTheMachine(t *testing.T) {
 	a := newFakeArchive()
-	l := newLane(a)
+	l := newLane(a, 2)
 	var rests []time.Duration
 	var free []func()
 	l.after = func(d time.Duration, f func()) { rests, free = append(rests, d), append(free, f) }

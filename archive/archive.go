@@ -60,7 +60,9 @@ type Options struct {
 	// Known gives the same of an accepted delivery that somebody has read already. Where it
 	// is set, the index keeps no bodies of new deliveries until their outcomes come: it asks
 	// Known, and what nobody knows it reads from the log again, for Extract.
-	Known   func(seq uint64) (Fields, bool)
+	Known func(seq uint64) (Fields, bool)
+	// Cores is how many CPUs there are for all; 0 = GOMAXPROCS. The index's upkeep uses half.
+	Cores   int
 	Now     func() time.Time
 	NoIndex bool // no index is opened: queries and evidence are not there
 	NoPack  bool // sealed segments stay as they are

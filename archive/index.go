@@ -80,6 +80,7 @@ type indexOptions struct {
 	// Extract reads the fields of a delivery that has no outcome yet, accepted or
 	// rejected (so that a refused delivery is found by its order id).
 	Extract func(*Delivery) (Fields, bool)
+	cores   int // see Options.Cores
 	// Known, where it is set, gives the fields of an accepted delivery that was read already,
 	// and Reread the delivery; what is followed then lends its bodies until the next record.
 	Known      func(seq uint64) (Fields, bool)
@@ -190,6 +191,9 @@ func openIndex(dir string, o indexOptions) (*index, error) {
 	if o.busyDelay == 0 {
 		o.busyDelay = 400 * time.Millisecond
 	}
+	if o.cores == 0 {
+		o.cores = runtime.GOMAXPROCS(0)
+	}
 	disk := newIndexDisk(o.fs, dir, o.Logger)
 	o.fs = disk.fs()
 	x := &index{dir: dir, disk: disk, maxScan: maxScan, log: o.Logger, o: o, tip: o.Tip, codec: o.Codec, brokenC: make(chan struct{}), in: make(chan change, 512),
@@ -285,7 +289,7 @@ func (x *index) pebbleOptions(cache *pebble.Cache) *pebble.Options {
 		L0CompactionThreshold: 4, L0StopWritesThreshold: 24, LBaseMaxBytes: 256 << 20,
 		MaxOpenFiles: 512, FormatMajorVersion: pebble.FormatNewest,
 		// One compaction at a time: the index may lag, ingest may not.
-		CompactionConcurrencyRange: func() (int, int) { return 1, max(1, runtime.NumCPU()/2) },
+		CompactionConcurrencyRange: func() (int, int) { return 1, max(1, x.o.cores/2) },
 	}
 	// No Bloom filters: they would be for all keys (2.5 MB a table, read whole on a cache
 	// miss), where only evidence asks for what is not there; see seenFilter.

@@ -290,7 +290,7 @@ func (a *Archive) openIndex() error {
 		return err
 	}
 	x, err := openIndex(filepath.Join(a.dir, indexDir), indexOptions{
-		Logger: a.zap, Extract: a.o.Extract, Known: a.o.Known, Reread: a.GetSeq, Registerer: a.o.Registerer, Tip: a.Synced,
+		Logger: a.zap, Extract: a.o.Extract, cores: a.o.Cores, Known: a.o.Known, Reread: a.GetSeq, Registerer: a.o.Registerer, Tip: a.Synced,
 		Last: [2]uint64{a.log.recovered, a.quarantine.log.recovered}, Codec: enc,
 	})
 	if err != nil {
