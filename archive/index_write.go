@@ -421,14 +421,9 @@ func (w *writer) commit() error {
 		return nil
 	}
 	x := w.x
-	watched := x.subs.watched()
-	var rows []TailRow
 	for _, l := range w.dirty {
 		if err := w.put(l); err != nil {
 			return err
-		}
-		if watched {
-			rows = append(rows, TailRow{Row: l.e.public(), kinds: l.e.kinds, items: append([]item(nil), l.e.items...)})
 		}
 	}
 	// Positions only grow with a change, and without one there is nothing to put.
@@ -443,6 +438,14 @@ func (w *writer) commit() error {
 	if err := w.batch.Commit(pebble.NoSync); err != nil {
 		return fmt.Errorf("commit index batch at seq=%d: %w", w.applied[0], err)
 	}
+	// After the commit: who subscribed before it may have looked before it, too, and would
+	// else get these rows neither way.
+	var rows []TailRow
+	if x.subs.watched() {
+		for _, l := range w.dirty {
+			rows = append(rows, TailRow{Row: l.e.public(), kinds: l.e.kinds, items: append([]item(nil), l.e.items...)})
+		}
+	}
 	x.pace()
 	x.metrics.batches.Inc()
 	x.metrics.rows.Add(float64(len(w.dirty)))
@@ -452,9 +455,7 @@ func (w *writer) commit() error {
 	if len(w.young) > maxCached {
 		w.old, w.young = w.young, map[ref]*live{}
 	}
-	if watched {
-		x.subs.send(rows)
-	}
+	x.subs.send(rows)
 	// Last: who sees a position finds its rows, and the tail has had them.
 	for log, seq := range w.applied {
 		x.pos[log].Store(seq)
