@@ -46,7 +46,7 @@ func main() {
 // cores is how many CPUs the process may use, also in a container that has a share of them.
 var cores = runtime.GOMAXPROCS(0)
 
-// fewCores is the largest machine on which spread was measured to help, and twice that.
+// fewCores is up to where spread is taken to help: it was measured on two CPUs.
 const fewCores = 4
 
 // spread lets twice as many goroutines run at once as there are CPUs, unless GOMAXPROCS is

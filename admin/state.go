@@ -82,14 +82,7 @@ type Helper interface {
 // since the start was.
 func quantiles(g prometheus.Gatherer, q float64, names ...string) map[string]time.Duration {
 	out := map[string]time.Duration{}
-	if g == nil {
-		return out
-	}
-	families, err := g.Gather()
-	if err != nil && len(families) == 0 {
-		return out
-	}
-	for _, f := range families {
+	for _, f := range gathered(g) {
 		for _, name := range names {
 			if f.GetName() == name && len(f.GetMetric()) == 1 {
 				if h := f.GetMetric()[0].GetHistogram(); h.GetSampleCount() > 0 {
@@ -104,14 +97,7 @@ func quantiles(g prometheus.Gatherer, q float64, names ...string) map[string]tim
 // quantilesBySource reads a histogram with the label source.
 func quantilesBySource(g prometheus.Gatherer, q float64, name string) map[string]time.Duration {
 	out := map[string]time.Duration{}
-	if g == nil {
-		return out
-	}
-	families, err := g.Gather()
-	if err != nil && len(families) == 0 {
-		return out
-	}
-	for _, f := range families {
+	for _, f := range gathered(g) {
 		if f.GetName() != name {
 			continue
 		}
@@ -126,6 +112,15 @@ func quantilesBySource(g prometheus.Gatherer, q float64, name string) map[string
 		}
 	}
 	return out
+}
+
+// gathered is what there is of the metrics: a page is worth having without the rest.
+func gathered(g prometheus.Gatherer) []*dto.MetricFamily {
+	if g == nil {
+		return nil
+	}
+	families, _ := g.Gather()
+	return families
 }
 
 // quantile interpolates within the bucket, as Prometheus does.

@@ -224,7 +224,7 @@ func (r *recovery) dropCovered() {
 		if r.look || !r.settle() {
 			continue
 		}
-		if err := r.remove(seg.path); err != nil {
+		if err := r.fs.Remove(seg.path); err != nil {
 			r.note(seg.name, "is no longer needed and cannot be removed: %v", err)
 		}
 	}

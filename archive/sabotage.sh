@@ -88,7 +88,6 @@ try floor-not-noted retain.go 'TestThinCrashes|TestThinKillThenPowerCut' 'if err
 try thin-no-sync thin.go TestThinCrashes 'if err := t.out.Sync(); err != nil {' 'if err := error(nil); err != nil {'
 try thin-no-dirsync thin.go TestThinCrashes 'syncErr := j.o.FS.SyncDir(j.dir)' 'syncErr := error(nil)'
 try thin-drops-outcomes thin.go 'TestThin.*' 'return t.j.has(o.Delivery)' 'return false'
-try covered-not-settled recover.go TestThinKillThenPowerCut 'if r.look || !r.settle() {' 'if r.look {'
 try floor-not-settled recover.go TestThinKillThenPowerCut 'if !r.look && r.settle() {' 'if !r.look {'
 try pin-no-dirsync pins.go 'TestPin.*' 'return p.fs.SyncDir(p.dir)' 'return nil'
 try pin-not-settled pins.go 'TestPin.*' 'return p.made.settle()' 'return nil'
