@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -467,16 +468,26 @@ func checkFooter(seg *segment, f File, damage func(string, ...any)) {
 	if err == nil && why == "" {
 		return // a record that was given up: its segment ends before it
 	}
-	if err == nil && sc.end-end > int64(frameHead) && !footerSized(head, sc.end-end) {
-		return // a torn write that the segment's successor cut off
+	if rest := sc.end - end; err == nil {
+		b, err := sc.window(end, int(min(rest, frameHead+maxPayload)))
+		if err == nil && !endsFile(b) {
+			return // a torn write, which the segment's successor cut off
+		}
 	}
 	damage("its footer at offset %d is damaged (%s); the segment is read without it", end, why)
 }
 
-// footerSized says whether a frame of that head may be a footer: a sealed file ends with it.
-func footerSized(head []byte, rest int64) bool {
-	n := int64(binary.LittleEndian.Uint32(head[4:]))
-	return bits.OnesCount64(uint64(n^(rest-frameHead))) <= 1
+// endsFile says whether b, all that is left of a file, is one frame by its length, or would
+// be but for that: a sealed file ends with its footer. Of a torn one neither is true.
+func endsFile(b []byte) bool {
+	n := uint32(len(b) - frameHead)
+	if binary.LittleEndian.Uint32(b[4:]) == n {
+		return true
+	}
+	whole := bytes.Clone(b)
+	binary.LittleEndian.PutUint32(whole[4:], n)
+	_, why := decodeFrame(whole, 0)
+	return why == ""
 }
 
 // nearly says whether two tags are the same but for a few bits; those of two segments

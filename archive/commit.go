@@ -249,9 +249,9 @@ func (j *journal) commit(b *batch) error {
 	if _, err := seg.file.WriteAt(b.padded(seg.size.Load()), b.off); err != nil {
 		return fmt.Errorf("write %d bytes at offset %d of segment %s: %w", b.size, b.off, seg.name, err)
 	}
-	j.extend(seg, b.off+int64(b.size))
+	grew := j.extend(seg, b.off+int64(b.size))
 	start := time.Now()
-	if err := seg.file.Sync(); err != nil {
+	if err := syncGrown(seg.file, grew); err != nil {
 		return fmt.Errorf("sync segment %s: %w", seg.name, err)
 	}
 	j.met.observe(time.Since(start), b)

@@ -277,6 +277,36 @@ func TestTornTail(t *testing.T) {
 	f("an old frame of this segment", func(b []byte, fs []frame) []byte { return append([]byte(nil), b[fs[0].off:fs[0].off+fs[0].size]...) })
 }
 
+// TestTornFooter: of a footer whose write was cut short, wherever, nobody says damage.
+func TestTornFooter(t *testing.T) {
+	dir := t.TempDir()
+	ds := fill(t, dir, 600)
+	path := segmentFiles(t, dir, segmentsDir)[0]
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	frames := framesOf(t, path)
+	last := frames[len(frames)-1]
+	end := last.off + last.size
+	if n := int64(len(b)) - end; n <= frameHead {
+		t.Fatalf("the segment has no footer: %d bytes after its records", n)
+	}
+	for cut := end; cut < int64(len(b)); cut++ {
+		if err := os.WriteFile(path, b[:cut], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if res, err := Check(dir, io.Discard); err != nil || !res.Sound() {
+			t.Fatalf("%d bytes of the footer: %v %q", cut-end, err, res.Damage)
+		}
+	}
+	a := mustOpen(t, dir, Options{NoIndex: true, NoPack: true})
+	defer a.Close()
+	if recs := readAll(t, a.NewReader(0)); len(recs) != len(ds) || len(a.Damage()) > 0 {
+		t.Fatalf("%d records, want %d; damage %q", len(recs), len(ds), a.Damage())
+	}
+}
+
 // TestForgedFrameInBody: a body that holds a well-formed frame of the very segment must
 // not become a record when the frame around it is damaged. The salt keeps a sender from
 // making one; this shows what it is for.

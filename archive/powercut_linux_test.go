@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -136,6 +135,9 @@ func (p *powerCuts) cut() {
 		var a childAck
 		var seq uint64
 		if _, err := fmt.Sscan(lines.Text(), &a.id, &seq, &a.n); err != nil {
+			if dead {
+				break // it says what it found
+			}
 			t.Fatalf("child says %q", lines.Text())
 		}
 		if p.acked[seq].id != "" {
@@ -143,9 +145,7 @@ func (p *powerCuts) cut() {
 		}
 		p.acked[seq] = a
 		if left == 0 {
-			if err := stop(cmd.Process); err != nil {
-				t.Fatal(err)
-			}
+			// Not frozen before: an fdatasync that the shutdown overtakes must not count.
 			if err := p.disk.cutPower(); err != nil {
 				t.Fatal(err)
 			}
@@ -158,38 +158,6 @@ func (p *powerCuts) cut() {
 	_ = cmd.Wait() // killed
 	if !dead {
 		t.Fatal("the child ended before the power was cut")
-	}
-}
-
-// stop freezes a process and waits until none of its threads is in a system call: an ext4
-// that is shut down in the middle of an fdatasync seems to let that succeed now and then (an
-// acknowledged record was lost in 2 of some 380 cuts without this, in none of 600 with it).
-func stop(p *os.Process) error {
-	if err := p.Signal(syscall.SIGSTOP); err != nil {
-		return err
-	}
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
-		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.Pid))
-		if err != nil || len(tasks) == 0 {
-			return fmt.Errorf("no threads of %d: %w", p.Pid, err)
-		}
-		running := 0
-		for _, path := range tasks {
-			b, err := os.ReadFile(path)
-			if err != nil {
-				continue // it ended
-			}
-			// pid (name) state
-			if _, rest, ok := strings.Cut(string(b), ") "); ok && rest[0] != 'T' {
-				running++
-			}
-		}
-		if running == 0 {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("%d threads of %d do not stop", running, p.Pid)
-		}
 	}
 }
 

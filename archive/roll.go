@@ -274,12 +274,13 @@ func (j *journal) blankFile() (f File, name string, size int64, err error) {
 	return f, name, 0, nil
 }
 
-// extend writes zeros behind the data where the file would grow with each batch. It is
-// best effort: a disk that has no room for zeros may still have it for records.
-func (j *journal) extend(seg *segment, need int64) {
+// extend writes zeros behind the data where the file would grow with each batch, and says
+// whether the file grew. It is best effort: a disk that has no room for zeros may still
+// have it for records.
+func (j *journal) extend(seg *segment, need int64) (grew bool) {
 	size := seg.size.Load()
 	if need+frameHead <= size {
-		return
+		return false
 	}
 	target := max(need, min(need+zeroAhead, j.o.SegmentBytes))
 	if n := int(target - need); n > 0 && !j.full.Load() {
@@ -294,6 +295,7 @@ func (j *journal) extend(seg *segment, need int64) {
 		seg.size.Store(target)
 		j.bytes.Add(target - size)
 	}
+	return target > size
 }
 
 func (p *sparePool) take() (string, bool) {

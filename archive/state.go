@@ -157,13 +157,15 @@ func (s *State) append(buf []byte) error {
 	if _, err := s.file.WriteAt(buf, s.off); err != nil {
 		return err
 	}
-	if end := s.off + int64(len(buf)); end > s.size {
+	end := s.off + int64(len(buf))
+	grew := end > s.size
+	if grew {
 		s.size = end
 		if _, err := s.file.WriteAt(make([]byte, stateZeros), end); err == nil {
 			s.size += stateZeros
 		}
 	}
-	return s.file.Sync()
+	return syncGrown(s.file, grew)
 }
 
 // giveUp leaves the file for good: what a failed sync did to it nobody knows.
