@@ -18,6 +18,7 @@ import (
 
 // The states of a job.
 const (
+	JobQueued   = "queued" // as many as may run do so already
 	JobRunning  = "running"
 	JobDone     = "done"
 	JobCanceled = "canceled"
@@ -59,9 +60,19 @@ const maxJobs = 1000
 // maxReplayIDs bounds one request by ids.
 const maxReplayIDs = 10_000
 
+// What runs at once; others are queued, oldest first. A filter may mean millions and take
+// hours, so what is asked for by id never waits behind one.
+const (
+	maxFilterJobs = 4
+	maxIDJobs     = 32
+)
+
 // inLane is how many events of one job are on their way at once: enough to fill
 // batches, little enough to be no burden for live traffic.
 const inLane = 256
+
+// open says that the job has not ended.
+func (j *Job) open() bool { return j.State == JobRunning || j.State == JobQueued }
 
 type job struct {
 	Job
@@ -89,7 +100,7 @@ func (p *Pump) Replay(ctx context.Context, r ReplayRequest) (Job, error) {
 		}
 	}
 	now := p.o.Now()
-	j := newJob(Job{ID: ulid.MustNew(ulid.Timestamp(now), ulid.DefaultEntropy()).String(), State: JobRunning, By: r.By,
+	j := newJob(Job{ID: ulid.MustNew(ulid.Timestamp(now), ulid.DefaultEntropy()).String(), State: JobQueued, By: r.By,
 		Created: now, Rate: r.Rate, IDs: r.IDs})
 	if r.Filter != nil {
 		j.Filter = *r.Filter
@@ -157,7 +168,7 @@ func (p *Pump) CancelReplay(id string) (Job, error) {
 func (j *job) end(state string, err error, now time.Time) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.State != JobRunning {
+	if !j.open() {
 		return
 	}
 	j.State, j.Ended = state, now
@@ -215,7 +226,7 @@ func (p *Pump) trimJobs() {
 		var oldest *job
 		for _, j := range p.jobs {
 			s := j.snapshot()
-			if s.State != JobRunning && (oldest == nil || s.Created.Before(oldest.Created)) {
+			if !s.open() && (oldest == nil || s.Created.Before(oldest.Created)) {
 				oldest = j
 			}
 		}

@@ -1,8 +1,11 @@
 package forward
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -12,22 +15,55 @@ import (
 	"penstock/archive"
 )
 
-// runJobs runs every running job in a goroutine of its own until ctx ends.
+// runJobs runs jobs, each in a goroutine of its own, until ctx ends.
 func (p *Pump) runJobs(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	started := map[string]bool{}
+	ended := make(chan *job)
+	running := map[string]bool{}
+	byFilter := 0
 	for ctx.Err() == nil {
-		p.stateMu.Lock()
-		for id, j := range p.jobs {
-			if s := j.snapshot(); s.State == JobRunning && !started[id] {
-				started[id] = true
-				wg.Go(func() { p.runJob(ctx, j) })
+		for _, j := range p.openJobs() {
+			filter := len(j.IDs) == 0
+			if running[j.ID] || filter && byFilter == maxFilterJobs || !filter && len(running)-byFilter == maxIDJobs {
+				continue
 			}
+			if filter {
+				byFilter++
+			}
+			running[j.ID] = true
+			wg.Go(func() {
+				p.runJob(ctx, j)
+				select {
+				case ended <- j:
+				case <-ctx.Done():
+				}
+			})
 		}
-		p.stateMu.Unlock()
-		sleepCtx(ctx, 50*time.Millisecond)
+		select {
+		case j := <-ended:
+			delete(running, j.ID)
+			if len(j.IDs) == 0 {
+				byFilter--
+			}
+		case <-ctx.Done():
+		case <-time.After(50 * time.Millisecond):
+		}
 	}
+}
+
+// openJobs are those that have not ended, oldest first.
+func (p *Pump) openJobs() []*job {
+	p.stateMu.Lock()
+	defer p.stateMu.Unlock()
+	var open []*job
+	for _, j := range p.jobs {
+		if s := j.snapshot(); s.open() {
+			open = append(open, j)
+		}
+	}
+	slices.SortFunc(open, func(a, b *job) int { return cmp.Or(a.Created.Compare(b.Created), strings.Compare(a.ID, b.ID)) })
+	return open
 }
 
 func (p *Pump) runJob(ctx context.Context, j *job) {
@@ -35,7 +71,14 @@ func (p *Pump) runJob(ctx context.Context, j *job) {
 	defer cancel()
 	j.mu.Lock()
 	j.cancel = cancel
+	if j.State == JobQueued {
+		j.State = JobRunning
+	}
+	open := j.open()
 	j.mu.Unlock()
+	if !open { // canceled at this moment
+		return
+	}
 	err := p.replayAll(jctx, j)
 	switch {
 	case ctx.Err() != nil:

@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"testing"
@@ -77,6 +78,54 @@ func TestReplayLimit(t *testing.T) {
 	if got := r.replayed(j.ID); len(got) != 3 || got["e17"]+got["e18"]+got["e19"] != 3 {
 		t.Errorf("replayed %v, want the last three", got)
 	}
+	r.stop()
+}
+
+// TestReplayQueue: so many filters are replayed at once and no more, those that come later
+// wait for their turn, and what is asked for by id waits for none of them.
+func TestReplayQueue(t *testing.T) {
+	r := newRig(t, func(o *Options) { o.ReplayRate = 1e6 })
+	r.start()
+	var d *archive.Delivery
+	for i := range 20 {
+		d = r.put("s", body{ID: "e" + strconv.Itoa(i), Key: "k"})
+	}
+	r.drained()
+	var jobs []Job
+	for range maxFilterJobs + 2 {
+		j, err := r.p.Replay(t.Context(), ReplayRequest{Filter: &archive.Filter{Source: "s"}, Rate: 0.01})
+		if err != nil {
+			t.Fatal(err)
+		}
+		jobs = append(jobs, j)
+	}
+	states := func() map[string]int {
+		n := map[string]int{}
+		for _, j := range r.p.Replays() {
+			n[j.State]++
+		}
+		return n
+	}
+	wait := func(running, queued int) {
+		t.Helper()
+		r.until(fmt.Sprintf("%d run, %d wait", running, queued), func() bool {
+			n := states()
+			return n[JobRunning] == running && n[JobQueued] == queued
+		})
+	}
+	wait(maxFilterJobs, 2)
+	if j := r.redriven(ReplayRequest{IDs: []string{d.ID}}); j.Events != 1 {
+		t.Errorf("by id, beside them: %+v", j)
+	}
+	for i := len(jobs) - 1; i >= 0; i -= 2 { // those that wait and those that run
+		if _, err := r.p.CancelReplay(jobs[i].ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wait(len(jobs)/2, 0)
+	r.stop()
+	r.start()
+	wait(len(jobs)/2, 0)
 	r.stop()
 }
 

@@ -61,7 +61,7 @@ func TestReplayBeside(t *testing.T) {
 	}
 	limit := time.Hour + time.Duration(n/100)*time.Second
 	first := phase{name: "during", from: time.Now()}
-	j := r.replayed(job, limit, func(j *jobRow) bool { return int(j.Done) >= n/2 || j.State != "running" })
+	j := r.replayed(job, limit, func(j *jobRow) bool { return int(j.Done) >= n/2 || j.ended() })
 	first.to, first.rss = time.Now(), r.rss()
 	half, peak := j.Done, r.peak()
 	if err := errors.Join(r.g.stop(), r.g.start()); err != nil {
@@ -72,7 +72,7 @@ func TestReplayBeside(t *testing.T) {
 	}
 	second := phase{name: "during, after the restart", from: time.Now()}
 	from := r.replayed(job, time.Minute, func(*jobRow) bool { return true }).Done
-	j = r.replayed(job, limit, func(j *jobRow) bool { return j.State != "running" })
+	j = r.replayed(job, limit, func(j *jobRow) bool { return j.ended() })
 	second.to, second.rss = time.Now(), r.rss()
 	phases = append(phases, first, second)
 	peak = max(peak, r.peak())
@@ -155,6 +155,8 @@ type jobRow struct {
 	ID, State, Error             string
 	Total, Done, Skipped, Failed int64
 }
+
+func (j *jobRow) ended() bool { return j.State != "queued" && j.State != "running" }
 
 func (r *run) ask(method, path, body string) (j jobRow, err error) {
 	req, err := http.NewRequest(method, "http://"+r.g.admin+path, strings.NewReader(body))
