@@ -282,6 +282,9 @@ func check(disk FS, dir string, keys *Keys) (CheckResult, error) {
 	if _, err := disk.List(filepath.Join(dir, segmentsDir)); err != nil {
 		return res, fmt.Errorf("it is no archive: %w", err)
 	}
+	if err := refuseNewer(lookFS{disk}, dir); err != nil {
+		return res, err
+	}
 	_, found, err := loadState(lookFS{disk}, dir, zap.NewNop())
 	if err == nil && len(found) > 0 { // it may have been written at that moment
 		_, found, err = loadState(lookFS{disk}, dir, zap.NewNop())

@@ -16,6 +16,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,6 +35,9 @@ import (
 // the index, wrapped too, and may be missing: then the index is built anew. The wrapping key is
 // HKDF-SHA256 of the configured one; see wrapLabel.
 //
+// Every version to come has a first line "penstock keyring N" and the last line, so that a
+// newer one can be told from a damaged one. This is version 1.
+//
 // It is replaced whole: written, synced, renamed, the directory synced; then, the same
 // way, `keyring.copy`, which is read where the first is damaged: without its keys an
 // archive is lost.
@@ -41,11 +45,14 @@ const (
 	keyringName  = "keyring"
 	keyringCopy  = "keyring.copy"
 	keyringNew   = "keyring.new"
-	keyringFirst = "penstock keyring 1\n"
+	keyringMagic = "penstock keyring "
+	keyringFirst = keyringMagic + "1\n"
 	keyringSum   = "crc32c "
-	wrapLabel    = "penstock archive keyring 1"
-	keyringCheck = "penstock archive"
-	indexAAD     = "\x00index"
+
+	keyringVersion = 1
+	wrapLabel      = "penstock archive keyring 1"
+	keyringCheck   = "penstock archive"
+	indexAAD       = "\x00index"
 
 	// KeyBytes is the size of a key.
 	KeyBytes = 32
@@ -186,7 +193,13 @@ func loadKeys(fsys FS, dir string, e *Encryption) (*Keys, error) {
 	if errors.Is(err, ErrWrongKey) {
 		return nil, err
 	}
+	if errors.Is(err, ErrNewer) {
+		return nil, fmt.Errorf("%s: %w", keyringName, err)
+	}
 	second, err2 := readKeyring(fsys, filepath.Join(dir, keyringCopy), opening)
+	if errors.Is(err2, ErrNewer) {
+		return nil, fmt.Errorf("%s: %w", keyringCopy, err2)
+	}
 	use := first
 	switch {
 	case err != nil && err2 != nil:
@@ -299,17 +312,25 @@ func readWhole(fsys FS, path string) ([]byte, error) {
 }
 
 func parseKeyring(text []byte) (*keyringDoc, error) {
-	rest, ok := bytes.CutPrefix(text, []byte(keyringFirst))
+	rest, ok := bytes.CutPrefix(text, []byte(keyringMagic))
 	if !ok {
-		return nil, errors.New("it does not begin as a keyring of this version")
+		return nil, errors.New("it does not begin as a keyring")
 	}
+	number, rest, _ := bytes.Cut(rest, []byte("\n"))
 	i := bytes.LastIndex(rest, []byte("\n"+keyringSum))
 	if i < 0 {
 		return nil, errors.New("it does not end as a keyring")
 	}
-	want := fmt.Sprintf("%s%08x\n", keyringSum, crc32.Checksum(text[:len(keyringFirst)+i+1], castagnoli))
+	want := fmt.Sprintf("%s%08x\n", keyringSum, crc32.Checksum(text[:len(text)-len(rest)+i+1], castagnoli))
 	if string(rest[i+1:]) != want {
 		return nil, errors.New("its checksum does not match")
+	}
+	version, err := strconv.ParseUint(string(number), 10, 32)
+	switch {
+	case err != nil || version == 0:
+		return nil, fmt.Errorf("its format %q is none", number)
+	case version > keyringVersion:
+		return nil, newer(version, keyringVersion)
 	}
 	var doc keyringDoc
 	if err := json.Unmarshal(rest[:i], &doc); err != nil {

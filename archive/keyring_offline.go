@@ -46,6 +46,9 @@ func withKeys(dir string, e Encryption, f func(*Keys) error) (err error) {
 	if !hasKeyring(fsys, dir) {
 		return fmt.Errorf("%w: %s has none", ErrKeyring, dir)
 	}
+	if err := refuseNewer(fsys, dir); err != nil {
+		return err
+	}
 	lock, err := fsys.Lock(filepath.Join(dir, lockName))
 	if err != nil {
 		return fmt.Errorf("stop the gateway first: %w", err)

@@ -155,7 +155,7 @@ func (r *recovery) readHeaders(names []string) error {
 			continue
 		}
 		seg, err := r.readSegment(name, first)
-		if errors.Is(err, errVersion) {
+		if errors.Is(err, ErrNewer) {
 			return fmt.Errorf("segment %s: %w", r.path(name), err)
 		}
 		if err != nil {
@@ -254,7 +254,7 @@ func (r *recovery) readSegment(name string, first uint64) (*segment, error) {
 	}
 	seg.size.Store(size)
 	seg.head, err = readHeader(f)
-	if err != nil && !errors.Is(err, errVersion) {
+	if err != nil && !errors.Is(err, ErrNewer) {
 		t, ok := guessTag(f, size, false)
 		if !ok {
 			return nil, err

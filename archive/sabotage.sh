@@ -106,8 +106,8 @@ try keyring-copy-stale keyring.go TestEraseThatWasInterrupted '(second.old || !f
 # Damage.
 try no-checksum frame.go 'TestManyFlips' 'if binary.LittleEndian.Uint32(b) != crc32.Checksum(b[4:], castagnoli) {' 'if false {'
 try digest-unchecked check.go TestAlteredAndMended 'digest != next.head.pred.digest' 'false'
-try newer-is-read recover.go TestNewerVersion 'if errors.Is(err, errVersion) {
-			return' 'if false {
-			return'
+try newer-after-recovery open.go TestNewerVersion 'if err := refuseNewer(o.FS, dir); err != nil {' 'if err := error(nil); err != nil {'
+try newer-keyring-damaged keyring.go TestNewerVersion 'version > keyringVersion' 'version > 200'
+try newer-pin-read pins.go TestNewerVersion 'version > pinVersion' 'version > 200'
 try index-ahead index.go 'TestIndex.*' 'p > last && (last != 0 || x.tip != nil)' 'p > last && false'
 exit $failed
