@@ -102,6 +102,11 @@ try recycled-while-read retain.go TestFileInUseIsNoSpare 'if idle && !seg.poison
 try keyring-no-sync keyring.go 'TestKeyringCrashes|TestSealedCrashes' 'err = f.Sync()' 'err = nil'
 try keyring-no-dirsync keyring.go 'TestKeyringCrashes|TestSealedCrashes' 'return k.fs.SyncDir(k.dir)' 'return nil'
 try keyring-copy-stale keyring.go TestEraseThatWasInterrupted '(second.old || !first.says(second))' 'second.old'
+try rekey-is-damage keyring.go TestRekeyCrashes 'case errors.Is(err2, ErrWrongKey):' 'case false:'
+try rekey-leaves-copy keyring.go TestRekeyCrashes '	for _, name := range []string{keyringName, keyringCopy} {
+		if err := k.replace' '	for _, name := range []string{keyringName} {
+		if err := k.replace'
+try rekey-not-atomic keyring.go TestRekeyCrashes 'if err := k.fs.Rename(tmp, filepath.Join(k.dir, name)); err != nil {' '_ = k.fs.Remove(filepath.Join(k.dir, name)); if err := k.fs.Rename(tmp, filepath.Join(k.dir, name)); err != nil {'
 
 # Damage.
 try no-checksum frame.go 'TestManyFlips' 'if binary.LittleEndian.Uint32(b) != crc32.Checksum(b[4:], castagnoli) {' 'if false {'
