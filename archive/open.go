@@ -150,7 +150,8 @@ func (a *Archive) recoverAll() error {
 	}
 	a.log = a.newJournal(main, id)
 	a.quarantine = &quarantine{log: a.newJournal(quar, id), sampler: sampled}
-	a.quarantine.log.o.Opening = sampled.opening
+	o := &a.quarantine.log.o
+	o.Opening, o.Departs, o.Lost = sampled.opening, a.quarantine.placeCounts, a.quarantine.lost
 	a.quarantine.restoreOlder()
 	sampled.repeatAll()
 	return nil

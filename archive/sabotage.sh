@@ -92,6 +92,11 @@ try floor-not-settled recover.go TestThinKillThenPowerCut 'if !r.look && r.settl
 try pin-no-dirsync pins.go 'TestPin.*' 'return p.fs.SyncDir(p.dir)' 'return nil'
 try pin-not-settled pins.go 'TestPin.*' 'return p.made.settle()' 'return nil'
 
+# Counts of what is refused.
+try refused-uncounted quarantine.go 'TestLost.*' 'q.sampler.drop(k.source, k.reason)' '_ = k'
+try counts-not-repeated quarantine.go 'TestLost.*' '	q.sampler.unsaved(b.said)' ''
+try counts-late commit.go TestCountsRideWithWhatIsKept 'if j.o.Departs != nil {' 'if false {'
+
 # Compression.
 try pack-no-sync packer.go TestPackCrashes 'if err := out.Sync(); err != nil {' 'if err := error(nil); err != nil {'
 try pack-no-dirsync packer.go TestPackCrashes 'syncErr := j.o.FS.SyncDir(j.dir)' 'syncErr := error(nil)'
