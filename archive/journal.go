@@ -49,6 +49,8 @@ type journal struct {
 	readers map[*Reader]struct{}
 	floor   uint64 // number of the oldest kept segment
 
+	floorFile string // under retaining; see floor.go
+
 	active    *segment        // committer only: what it appends to
 	carry     []carried       // committer only: what the first segment of this life begins with
 	unsealed  *segment        // committer only: the newest one of the last life
