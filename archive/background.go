@@ -11,9 +11,9 @@ import (
 const (
 	// retainEvery is how often retention looks; it also looks after each new segment.
 	retainEvery = 10 * time.Second
-	// watchEvery is how exactly MaxWait is kept, and how often the free space is looked at.
+	// watchEvery is how exactly MaxWait is kept, and how often the free space and the counts
+	// of refused deliveries are looked at.
 	watchEvery = 200 * time.Millisecond
-	countEvery = time.Second
 )
 
 // runLater hands work to the background goroutine; false when its queue is full or it
@@ -61,13 +61,10 @@ func (a *Archive) watch() {
 	defer a.workers.Done()
 	watch := time.NewTicker(watchEvery)
 	defer watch.Stop()
-	count := time.NewTicker(countEvery)
-	defer count.Stop()
 	for {
 		select {
 		case <-watch.C:
 			a.log.giveUpWaiting(a.o.MaxWait)
-		case <-count.C:
 			a.quarantine.flushCounts()
 		case <-a.quit:
 			return

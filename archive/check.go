@@ -268,10 +268,15 @@ func lookAt(disk FS, dir string, kind uint8, keys *Keys) (*recovery, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.floor = after.uint(keyFloor + strconv.Itoa(int(kind)))
+	now, err := disk.List(r.dir)
+	if err != nil {
+		return nil, err
+	}
 	if err := r.readHeaders(names); err != nil {
 		return nil, err
 	}
+	noted, _ := floorOf(now, r.archive)
+	r.floor = max(after.uint(keyFloor+strconv.Itoa(int(kind))), noted)
 	r.dropRemoved()
 	r.chain()
 	r.bounds()
@@ -282,6 +287,9 @@ func check(disk FS, dir string, keys *Keys) (CheckResult, error) {
 	var res CheckResult
 	if _, err := disk.List(filepath.Join(dir, segmentsDir)); err != nil {
 		return res, fmt.Errorf("it is no archive: %w", err)
+	}
+	if err := refuseNewer(lookFS{disk}, dir); err != nil {
+		return res, err
 	}
 	_, found, err := loadState(lookFS{disk}, dir, zap.NewNop())
 	if err == nil && len(found) > 0 { // it may have been written at that moment

@@ -30,6 +30,10 @@ type batch struct {
 	urgent  bool
 	started time.Time // when the committer took it
 
+	// Of the quarantine: what is counted where the batch fails, and what its marker of counts says.
+	refused []sampleKind
+	said    []Sampled
+
 	refs    atomic.Int32
 	settled atomic.Bool
 	err     error // set before wg is done
@@ -54,7 +58,7 @@ const (
 )
 
 func (b *batch) reset(p plan) {
-	*b = batch{buf: b.buf[:0], marks: b.marks[:0], tag: p.tag, off: p.off, first: p.first}
+	*b = batch{buf: b.buf[:0], marks: b.marks[:0], refused: b.refused[:0], tag: p.tag, off: p.off, first: p.first}
 	b.digest = p.digest
 	b.refs.Store(1)
 	b.wg.Add(1)
@@ -196,12 +200,7 @@ func (j *journal) due() (b *batch, wait time.Duration, closed bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if len(j.queue) > 0 {
-		b = j.queue[0]
-		j.queue[0] = nil
-		j.queue = j.queue[1:]
-		b.started = time.Now()
-		j.committing = b
-		return b, 0, false
+		return j.dequeue(), 0, false
 	}
 	if j.cur == nil || j.cur.size == 0 {
 		return nil, 0, j.closing
@@ -209,9 +208,24 @@ func (j *journal) due() (b *batch, wait time.Duration, closed bool) {
 	if wait = j.patience(j.cur); wait > 0 && !j.closing {
 		return nil, wait, false
 	}
+	if j.o.Departs != nil {
+		if j.o.Departs(); len(j.queue) > 0 { // it did not fit
+			return j.dequeue(), 0, false
+		}
+	}
 	j.committing = j.detach()
 	j.committing.started = time.Now()
 	return j.committing, 0, false
+}
+
+// dequeue gives the oldest of the full batches to the committer. Caller holds mu.
+func (j *journal) dequeue() *batch {
+	b := j.queue[0]
+	j.queue[0] = nil
+	j.queue = j.queue[1:]
+	b.started = time.Now()
+	j.committing = b
+	return b
 }
 
 // outcomePatience is how long outcomes wait for company. Nobody outside waits for them:
@@ -301,6 +315,9 @@ func (j *journal) fail(b *batch, err error) {
 	j.committing, j.stalled = nil, false
 	for _, v := range victims {
 		j.inflight -= int64(v.size)
+		if j.o.Lost != nil {
+			j.o.Lost(v)
+		}
 	}
 	lost := j.broken
 	j.mu.Unlock()

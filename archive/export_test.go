@@ -137,7 +137,7 @@ func quietDir(t *testing.T, dir string) string {
 		if now := dirState(t, dir); now != state {
 			state, since = now, time.Now()
 		}
-		return time.Since(since) > countEvery+countEvery/2
+		return time.Since(since) > quarantineLinger+5*watchEvery
 	})
 	return state
 }

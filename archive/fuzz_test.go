@@ -103,7 +103,7 @@ func FuzzRecovery(f *testing.F) {
 		var first int
 		for life := range 2 {
 			a, err := Open(worldDir, o)
-			if errors.Is(err, errVersion) {
+			if errors.Is(err, ErrNewer) {
 				return
 			}
 			if err != nil {

@@ -4,7 +4,6 @@ import (
 	"encoding/hex"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 )
@@ -16,14 +15,7 @@ func TestGoldenSealed(t *testing.T) {
 	if *update {
 		writeGoldenSealed(t, golden, ring)
 	}
-	text, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := hex.DecodeString(strings.TrimSpace(string(text)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := goldenBytes(t, golden)
 	h, err := parseHeader(b)
 	if err != nil || !h.sealed || h.thin.end == 0 || b[8] != thinnedVersion {
 		t.Fatalf("header: %+v %v", h, err)
@@ -42,27 +34,7 @@ func TestGoldenSealed(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, keyringName), keys, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	a := mustOpen(t, dir, sealedOptions())
-	if d := a.Damage(); len(d) > 0 {
-		t.Fatal(d)
-	}
-	n := 0
-	for _, rec := range readAll(t, a.NewReader(0)) {
-		switch {
-		case rec.Corrupt != nil:
-			t.Fatal(rec.Corrupt)
-		case rec.Delivery != nil:
-			want := kb(testDelivery(10*n+3), 1)
-			want.Seq, want.ID, want.Epoch = rec.Delivery.Seq, rec.Delivery.ID, rec.Delivery.Epoch
-			sameDelivery(t, rec.Delivery, want)
-			n++
-		case rec.Outcome != nil && (rec.Outcome.Kind != Held || rec.Outcome.Fields.OrderID == ""):
-			t.Fatalf("outcome: %+v", rec.Outcome)
-		}
-	}
-	if n != int(h.thin.deliveries) || n == 0 {
-		t.Fatalf("%d deliveries, the header says %d", n, h.thin.deliveries)
-	}
+	readsThinned(t, dir, sealedOptions(), h)
 }
 
 func writeGoldenSealed(t *testing.T, golden, ring string) {

@@ -49,6 +49,8 @@ type journal struct {
 	readers map[*Reader]struct{}
 	floor   uint64 // number of the oldest kept segment
 
+	floorFile string // under retaining; see floor.go
+
 	active    *segment        // committer only: what it appends to
 	carry     []carried       // committer only: what the first segment of this life begins with
 	unsealed  *segment        // committer only: the newest one of the last life
@@ -86,6 +88,10 @@ type journalOptions struct {
 	Met func(log string, e *CorruptError) bool
 	// Opening gives a marker that each segment has before its first delivery; nil: none.
 	Opening func() *Marker
+	// Departs is called before a batch is written, and may place more; Lost hears of each
+	// batch that will never be read. The journal's mutex is held. nil: nobody is told.
+	Departs func()
+	Lost    func(*batch)
 	// Begun hears, in the background, of each segment that got its first batch.
 	Begun func(number, first uint64)
 	// Sealed hears that a segment was sealed.
@@ -157,7 +163,9 @@ func (j *journal) placeDelivery(d *Delivery, lazy bool) (*batch, error) {
 	b := j.place(&u)
 	d.ID = j.ids.text(u.id)
 	b.urgent = true
-	if !lazy {
+	if lazy {
+		b.refused = append(b.refused, sampleKind{d.Source, d.Reason})
+	} else {
 		b.refs.Add(1)
 	}
 	return b, nil

@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +17,8 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,8 +34,12 @@ import (
 // "check" is a constant, sealed, by which a wrong key is known, and "keys" is a list of
 // source, month, created, and either key (base64 of 12 bytes nonce and the sealed key,
 // with source and month as its additional data) or erased (when); "index" is the key of
-// the index, wrapped too, and may be missing: then the index is built anew. The wrapping key is
-// HKDF-SHA256 of the configured one; see wrapLabel.
+// the index, wrapped too, and may be missing: then the index is built anew. "wrapped_by" is
+// the fingerprint of the configured key, for people (older ones have none). The wrapping key is
+// HKDF-SHA256 of the configured one, the fingerprint 4 bytes of it under a label of its own.
+//
+// Every version to come has a first line "penstock keyring N" and the last line, so that a
+// newer one can be told from a damaged one. This is version 1.
 //
 // It is replaced whole: written, synced, renamed, the directory synced; then, the same
 // way, `keyring.copy`, which is read where the first is damaged: without its keys an
@@ -41,11 +48,15 @@ const (
 	keyringName  = "keyring"
 	keyringCopy  = "keyring.copy"
 	keyringNew   = "keyring.new"
-	keyringFirst = "penstock keyring 1\n"
+	keyringMagic = "penstock keyring "
+	keyringFirst = keyringMagic + "1\n"
 	keyringSum   = "crc32c "
-	wrapLabel    = "penstock archive keyring 1"
-	keyringCheck = "penstock archive"
-	indexAAD     = "\x00index"
+
+	keyringVersion = 1
+	wrapLabel      = "penstock archive keyring 1"
+	printLabel     = "penstock archive fingerprint 1"
+	keyringCheck   = "penstock archive"
+	indexAAD       = "\x00index"
 
 	// KeyBytes is the size of a key.
 	KeyBytes = 32
@@ -108,7 +119,7 @@ type Keys struct {
 	fs       FS
 	dir      string
 	files    *names // of dir
-	wrapping cipher.AEAD
+	wrapping wrapping
 	now      func() time.Time
 	findings []finding
 	rewrap   bool // something is wrapped by a previous key, or the copy does not say the same
@@ -139,15 +150,27 @@ func hasKeyring(fsys FS, dir string) bool {
 	return err == nil && (slices.Contains(names, keyringName) || slices.Contains(names, keyringCopy))
 }
 
-func newWrapping(key []byte) (cipher.AEAD, error) {
+// wrapping is a configured key, as it is used.
+type wrapping struct {
+	cipher.AEAD
+	print string // its fingerprint
+}
+
+func newWrapping(key []byte) (w wrapping, err error) {
 	if len(key) != KeyBytes {
-		return nil, fmt.Errorf("a key has %d bytes, not %d", len(key), KeyBytes)
+		return w, fmt.Errorf("a key has %d bytes, not %d", len(key), KeyBytes)
 	}
 	k, err := hkdf.Key(sha256.New, key, nil, wrapLabel, KeyBytes)
 	if err != nil {
-		return nil, err
+		return w, err
 	}
-	return newGCM(k)
+	print, err := hkdf.Key(sha256.New, key, nil, printLabel, 4)
+	if err != nil {
+		return w, err
+	}
+	w.print = hex.EncodeToString(print)
+	w.AEAD, err = newGCM(k)
+	return w, err
 }
 
 func newGCM(key []byte) (cipher.AEAD, error) {
@@ -169,13 +192,13 @@ func loadKeys(fsys FS, dir string, e *Encryption) (*Keys, error) {
 	}
 	k := &Keys{fs: fsys, dir: dir, files: &names{fs: fsys, dir: dir}, now: time.Now, cache: map[openName]cipher.AEAD{}}
 	k.names.Store(&map[keyName]*sourceKey{})
-	var opening []cipher.AEAD
+	var opening []wrapping
 	for _, key := range append([][]byte{e.Key}, e.Previous...) {
-		aead, err := newWrapping(key)
+		w, err := newWrapping(key)
 		if err != nil {
 			return nil, fmt.Errorf("open the keyring: %w", err)
 		}
-		opening = append(opening, aead)
+		opening = append(opening, w)
 	}
 	k.wrapping = opening[0]
 	if !there {
@@ -184,9 +207,20 @@ func loadKeys(fsys FS, dir string, e *Encryption) (*Keys, error) {
 	k.there.Store(true)
 	first, err := readKeyring(fsys, filepath.Join(dir, keyringName), opening)
 	if errors.Is(err, ErrWrongKey) {
+		if _, err2 := readKeyring(fsys, filepath.Join(dir, keyringCopy), opening); err2 == nil {
+			// The copy is not used all the same: it may hold keys that were destroyed since.
+			err = fmt.Errorf("%w. A change of the key did not end: %s is wrapped by one that was given, %s by the new one already. Give the new one",
+				err, keyringCopy, keyringName)
+		}
 		return nil, err
 	}
+	if errors.Is(err, ErrNewer) {
+		return nil, fmt.Errorf("%s: %w", keyringName, err)
+	}
 	second, err2 := readKeyring(fsys, filepath.Join(dir, keyringCopy), opening)
+	if errors.Is(err2, ErrNewer) {
+		return nil, fmt.Errorf("%s: %w", keyringCopy, err2)
+	}
 	use := first
 	switch {
 	case err != nil && err2 != nil:
@@ -194,6 +228,9 @@ func loadKeys(fsys FS, dir string, e *Encryption) (*Keys, error) {
 	case err != nil:
 		k.findings = append(k.findings, finding{file: keyringName, damage: true, text: fmt.Sprintf("cannot be used (%v); its copy is", err)})
 		use, k.rewrap = second, true
+	case errors.Is(err2, ErrWrongKey):
+		k.findings = append(k.findings, finding{file: keyringCopy, text: "is wrapped by another key: a change of the key did not end; it is written anew"})
+		k.rewrap = true
 	case err2 != nil:
 		k.findings = append(k.findings, finding{file: keyringCopy, damage: !errors.Is(err2, errNoFile), text: fmt.Sprintf("cannot be used (%v); it is written anew with the next start", err2)})
 		k.rewrap = true
@@ -206,6 +243,7 @@ func loadKeys(fsys FS, dir string, e *Encryption) (*Keys, error) {
 
 // keyringDoc is the document of the file.
 type keyringDoc struct {
+	By    string       `json:"wrapped_by,omitempty"`
 	Check []byte       `json:"check"`
 	Index []byte       `json:"index,omitempty"`
 	Keys  []keyringKey `json:"keys"`
@@ -235,7 +273,7 @@ func (r *keyringRead) says(o *keyringRead) bool {
 
 var errNoFile = errors.New("it is not there")
 
-func readKeyring(fsys FS, path string, opening []cipher.AEAD) (*keyringRead, error) {
+func readKeyring(fsys FS, path string, opening []wrapping) (*keyringRead, error) {
 	text, err := readWhole(fsys, path)
 	if err != nil {
 		return nil, err
@@ -245,14 +283,14 @@ func readKeyring(fsys FS, path string, opening []cipher.AEAD) (*keyringRead, err
 		return nil, err
 	}
 	with := -1
-	for i, aead := range opening {
-		if plain, err := unwrap(aead, doc.Check, nil); err == nil && string(plain) == keyringCheck {
+	for i, w := range opening {
+		if plain, err := unwrap(w, doc.Check, nil); err == nil && string(plain) == keyringCheck {
 			with = i
 			break
 		}
 	}
 	if with < 0 {
-		return nil, ErrWrongKey
+		return nil, wrongKey(doc, opening)
 	}
 	r := &keyringRead{names: make(map[keyName]*sourceKey, len(doc.Keys)), old: with > 0}
 	if r.index, err = unwrap(opening[with], doc.Index, []byte(indexAAD)); err != nil || len(r.index) != KeyBytes {
@@ -278,6 +316,18 @@ func readKeyring(fsys FS, path string, opening []cipher.AEAD) (*keyringRead, err
 	return r, nil
 }
 
+// wrongKey says which key it wants and which were given.
+func wrongKey(doc *keyringDoc, opening []wrapping) error {
+	var given []string
+	for _, w := range opening {
+		given = append(given, w.print)
+	}
+	if doc.By == "" {
+		return ErrWrongKey
+	}
+	return fmt.Errorf("%w (it wants the key with fingerprint %s; given: %s)", ErrWrongKey, doc.By, strings.Join(given, ", "))
+}
+
 func readWhole(fsys FS, path string) ([]byte, error) {
 	f, err := fsys.Open(path, false)
 	if err != nil {
@@ -299,17 +349,25 @@ func readWhole(fsys FS, path string) ([]byte, error) {
 }
 
 func parseKeyring(text []byte) (*keyringDoc, error) {
-	rest, ok := bytes.CutPrefix(text, []byte(keyringFirst))
+	rest, ok := bytes.CutPrefix(text, []byte(keyringMagic))
 	if !ok {
-		return nil, errors.New("it does not begin as a keyring of this version")
+		return nil, errors.New("it does not begin as a keyring")
 	}
+	number, rest, _ := bytes.Cut(rest, []byte("\n"))
 	i := bytes.LastIndex(rest, []byte("\n"+keyringSum))
 	if i < 0 {
 		return nil, errors.New("it does not end as a keyring")
 	}
-	want := fmt.Sprintf("%s%08x\n", keyringSum, crc32.Checksum(text[:len(keyringFirst)+i+1], castagnoli))
+	want := fmt.Sprintf("%s%08x\n", keyringSum, crc32.Checksum(text[:len(text)-len(rest)+i+1], castagnoli))
 	if string(rest[i+1:]) != want {
 		return nil, errors.New("its checksum does not match")
+	}
+	version, err := strconv.ParseUint(string(number), 10, 32)
+	switch {
+	case err != nil || version == 0:
+		return nil, fmt.Errorf("its format %q is none", number)
+	case version > keyringVersion:
+		return nil, newer(version, keyringVersion)
 	}
 	var doc keyringDoc
 	if err := json.Unmarshal(rest[:i], &doc); err != nil {
@@ -335,7 +393,7 @@ func unwrap(aead cipher.AEAD, b, aad []byte) ([]byte, error) {
 
 // text makes the file.
 func (k *Keys) text(names map[keyName]*sourceKey) ([]byte, error) {
-	doc := keyringDoc{Keys: []keyringKey{}}
+	doc := keyringDoc{By: k.wrapping.print, Keys: []keyringKey{}}
 	var err error
 	if doc.Check, err = wrap(k.wrapping, []byte(keyringCheck), nil); err != nil {
 		return nil, err

@@ -12,7 +12,11 @@ import (
 // Rekey wraps the keyring of the archive in dir by another key, with the archive closed.
 // previous are the keys that it may be wrapped by now. Bodies are not touched.
 func Rekey(dir string, key []byte, previous ...[]byte) error {
-	return withKeys(dir, Encryption{Key: key, Previous: previous}, func(k *Keys) error {
+	return rekey(OS(), dir, key, previous...)
+}
+
+func rekey(fsys FS, dir string, key []byte, previous ...[]byte) error {
+	return withKeys(fsys, dir, Encryption{Key: key, Previous: previous}, func(k *Keys) error {
 		k.rewrap = true
 		return k.tidy()
 	})
@@ -22,7 +26,7 @@ func Rekey(dir string, key []byte, previous ...[]byte) error {
 // which knows ids of what it sealed and is rebuilt with the next start. It says when, if
 // that was done before.
 func EraseKey(dir string, e Encryption, source, month string) (before time.Time, err error) {
-	err = withKeys(dir, e, func(k *Keys) error {
+	err = withKeys(OS(), dir, e, func(k *Keys) error {
 		if before, err = k.erase(source, month); err != nil {
 			return err
 		}
@@ -41,10 +45,12 @@ func (a *Archive) EraseKey(source, month string) (before time.Time, err error) {
 	return a.keys.erase(source, month)
 }
 
-func withKeys(dir string, e Encryption, f func(*Keys) error) (err error) {
-	fsys := OS()
+func withKeys(fsys FS, dir string, e Encryption, f func(*Keys) error) (err error) {
 	if !hasKeyring(fsys, dir) {
 		return fmt.Errorf("%w: %s has none", ErrKeyring, dir)
+	}
+	if err := refuseNewer(fsys, dir); err != nil {
+		return err
 	}
 	lock, err := fsys.Lock(filepath.Join(dir, lockName))
 	if err != nil {

@@ -1,7 +1,6 @@
 package archive
 
 import (
-	"crypto/cipher"
 	"os"
 	"path/filepath"
 	"testing"
@@ -45,12 +44,12 @@ func TestEraseThatWasInterrupted(t *testing.T) {
 			a = mustOpen(t, dir, o)
 			_ = a.Close()
 		}
-		wrapping, err := newWrapping(o.Encryption.Key)
+		w, err := newWrapping(o.Encryption.Key)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, name := range []string{keyringName, keyringCopy} {
-			r, err := readKeyring(OS(), filepath.Join(dir, name), []cipher.AEAD{wrapping})
+			r, err := readKeyring(OS(), filepath.Join(dir, name), []wrapping{w})
 			if err != nil {
 				t.Fatal(err)
 			}

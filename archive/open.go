@@ -42,7 +42,7 @@ const (
 // Open opens the archive in dir, creating it, and recovers what an earlier life left.
 // Damage is logged, counted and listed by Damage; it is no error. Open fails when the
 // directory is held by another process (ErrLocked), cannot be read, or was written by
-// a newer version. A disk that cannot be written is no error either: then the archive
+// a newer version (ErrNewer; then nothing is changed). A disk that cannot be written is no error either: then the archive
 // answers ErrUnavailable until it can.
 func Open(dir string, o Options) (*Archive, error) {
 	o, err := o.withDefaults()
@@ -58,7 +58,10 @@ func Open(dir string, o Options) (*Archive, error) {
 	if o.Waiting != nil {
 		a.SetWaiting(o.Waiting)
 	}
-	// First of all: with a wrong key nothing is written.
+	// First of all: of a newer version, and with a wrong key, nothing is written.
+	if err := refuseNewer(o.FS, dir); err != nil {
+		return nil, fmt.Errorf("open archive %s: %w", dir, err)
+	}
 	if a.keys, err = loadKeys(o.FS, dir, o.Encryption); err != nil {
 		return nil, fmt.Errorf("open archive %s: %w", dir, err)
 	}
@@ -147,7 +150,8 @@ func (a *Archive) recoverAll() error {
 	}
 	a.log = a.newJournal(main, id)
 	a.quarantine = &quarantine{log: a.newJournal(quar, id), sampler: sampled}
-	a.quarantine.log.o.Opening = sampled.opening
+	o := &a.quarantine.log.o
+	o.Opening, o.Departs, o.Lost = sampled.opening, a.quarantine.placeCounts, a.quarantine.lost
 	a.quarantine.restoreOlder()
 	sampled.repeatAll()
 	return nil
@@ -216,6 +220,7 @@ func (a *Archive) newJournal(r *recovery, id uint64) *journal {
 	if a.keys != nil {
 		j.sealer = &sealer{keys: a.keys}
 	}
+	j.floorFile = r.floorFile
 	j.spares.names, j.spares.next = r.spares.names, r.spares.next
 	if len(r.carry) == 0 {
 		j.nextSeq++ // the plan's first

@@ -102,7 +102,7 @@ func openSegment(fsys FS, path string, cache *blockCache) (File, error) {
 	switch {
 	case err == nil && h.pack.size > 0:
 		return newPackedFile(f, h.tag, h.pack, size, cache), nil
-	case err == nil || errors.Is(err, errVersion):
+	case err == nil || errors.Is(err, ErrNewer):
 		return f, nil
 	}
 	if t, ok := guessTag(f, size, true); ok {

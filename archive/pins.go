@@ -20,7 +20,29 @@ import (
 // pinsDir holds deliveries that somebody was promised until a certain time, each in a file
 // of its own: retention removes whole segments, oldest first, and one large body must not
 // keep all that came after it.
-const pinsDir = "pins"
+//
+// Its name says which delivery, its seq, and until when (ID.SEQ.UNIXTIME). Integers are little
+// endian. Format version 2:
+//
+//	offset size
+//	0      8    "PENSTPIN"
+//	8      2    format version, 2
+//	10     1    flags: bit 0 = sealed (seal.go)
+//	11     1    0
+//	12     4    CRC32C over the payload
+//	16     4    CRC32C over bytes 0..15
+//	20     n    payload: a delivery (codec.go)
+//
+// Bytes 0 to 9 and 16 to 19 mean the same in every version to come. Version 1, which is read
+// and not written, has no head: 4 bytes of CRC32C over the payload, or its complement where
+// that is sealed, and the payload.
+const (
+	pinsDir    = "pins"
+	pinHalf    = "tmp" // a file that is being written
+	pinMagic   = "PENSTPIN"
+	pinVersion = 2
+	pinHead    = 20
+)
 
 // pins are those files, by delivery id.
 type pins struct {
@@ -63,10 +85,13 @@ func openPins(fsys FS, dir string, keys *Keys) (*pins, error) {
 		return nil, fmt.Errorf("list %s: %w", p.dir, err)
 	}
 	for _, name := range names {
-		part := strings.Split(name, ".")
-		if len(part) != 3 { // half written
+		if name == pinHalf {
 			_ = fsys.Remove(filepath.Join(p.dir, name)) // it is tried again at the next start
 			continue
+		}
+		part := strings.Split(name, ".")
+		if len(part) != 3 {
+			continue // nothing of ours
 		}
 		seq, err1 := strconv.ParseUint(part[1], 10, 64)
 		until, err2 := strconv.ParseInt(part[2], 10, 64)
@@ -113,10 +138,12 @@ func (a *Archive) Pin(d *Delivery, until time.Time) error {
 	return nil
 }
 
-// encode makes the file: 4 checksum of the payload, the payload; its complement where that
-// is sealed, under a salt of its own.
+// encode makes the file. What is sealed has a salt of its own.
 func (p *pins) encode(d *Delivery, id ulid.ULID) ([]byte, error) {
-	payload, flip := putDelivery(nil, d, id), uint32(0)
+	b := append(make([]byte, 0, pinHead+deliverySize(d)), pinMagic...)
+	b = binary.LittleEndian.AppendUint16(b, pinVersion)
+	b = append(b, 0, 0)
+	payload := putDelivery(nil, d, id)
 	if p.keys != nil {
 		at := d.ReceivedAt.UnixNano()
 		if err := p.keys.ready(d.Source, at); err != nil {
@@ -125,17 +152,55 @@ func (p *pins) encode(d *Delivery, id ulid.ULID) ([]byte, error) {
 		s, salt := &sealer{keys: p.keys}, rand.Uint64()
 		buf, from := s.begin(putDeliveryHead(beginFrame(nil), d, id), salt)
 		buf = s.end(putDeliveryRest(buf, d), 0, from, salt, typeDelivery, d.Seq, keyName{d.Source, monthOf(at)})
-		payload, flip = buf[frameHead:], ^uint32(0)
+		payload, b[10] = buf[frameHead:], frameSealed
 	}
-	b := binary.LittleEndian.AppendUint32(make([]byte, 0, len(payload)+4), crc32.Checksum(payload, castagnoli)^flip)
+	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(payload, castagnoli))
+	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 	return append(b, payload...), nil
+}
+
+// decodePin gives the payload of a file and the flags of its frame.
+func decodePin(b []byte) (payload []byte, flags uint8, err error) {
+	le := binary.LittleEndian
+	version, err := pinFormat(b)
+	switch {
+	case err != nil:
+		return nil, 0, err
+	case version == pinVersion:
+		if le.Uint32(b[12:]) != crc32.Checksum(b[pinHead:], castagnoli) {
+			return nil, 0, ErrCorrupt
+		}
+		return b[pinHead:], b[10], nil
+	case len(b) < 4:
+		return nil, 0, ErrCorrupt
+	}
+	switch crc := crc32.Checksum(b[4:], castagnoli); le.Uint32(b) {
+	case crc:
+		return b[4:], 0, nil
+	case ^crc:
+		return b[4:], frameSealed, nil
+	}
+	return nil, 0, ErrCorrupt
+}
+
+// pinFormat reads the format version off the beginning of a file. What has no head that
+// verifies is of version 1, or damaged.
+func pinFormat(b []byte) (version uint16, err error) {
+	le := binary.LittleEndian
+	if len(b) < pinHead || string(b[:len(pinMagic)]) != pinMagic || le.Uint32(b[16:]) != crc32.Checksum(b[:16], castagnoli) {
+		return 1, nil
+	}
+	if version = le.Uint16(b[8:]); version > pinVersion {
+		return version, newer(uint64(version), pinVersion)
+	}
+	return version, nil
 }
 
 func (p *pins) write(name string, b []byte) error {
 	if err := p.fs.MkdirAll(p.dir); err != nil {
 		return err
 	}
-	tmp := filepath.Join(p.dir, "tmp")
+	tmp := filepath.Join(p.dir, pinHalf)
 	_ = p.fs.Remove(tmp) // of a write that failed
 	f, err := p.fs.Create(tmp)
 	if err != nil {
@@ -170,17 +235,11 @@ func (p *pins) get(id string) (*Delivery, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read pinned delivery %s: %w", id, err)
 	}
-	if len(b) < 4 {
-		return nil, fmt.Errorf("pinned delivery %s: %w", id, ErrCorrupt)
+	payload, flags, err := decodePin(b)
+	if err != nil {
+		return nil, fmt.Errorf("pinned delivery %s: %w", id, err)
 	}
-	f := frame{typ: typeDelivery, seq: at.seq, payload: b[4:]}
-	switch binary.LittleEndian.Uint32(b) {
-	case crc32.Checksum(b[4:], castagnoli):
-	case ^crc32.Checksum(b[4:], castagnoli):
-		f.flags = frameSealed
-	default:
-		return nil, fmt.Errorf("pinned delivery %s: %w", id, ErrCorrupt)
-	}
+	f := frame{typ: typeDelivery, seq: at.seq, flags: flags, payload: payload}
 	dec := payloadReader{keys: p.keys}
 	rec, err := dec.record(f)
 	if erased := (*ErasedError)(nil); errors.As(err, &erased) {

@@ -73,8 +73,24 @@ func (j *journal) nameOnly(d *Delivery) {
 	j.nextSeq++
 }
 
-// flushCounts writes down what was counted since the last time.
+// flushCounts makes sure that what was counted since the last time is written down: with the
+// batch that is being filled, or, where there is none, with one of its own.
 func (q *quarantine) flushCounts() {
+	q.log.mu.Lock()
+	if b := q.log.cur; b == nil || b.size == 0 {
+		q.placeCounts()
+	}
+	q.log.mu.Unlock()
+	q.log.wake()
+}
+
+// placeCounts puts what was counted since the last time into the current batch. So a kill
+// costs of the counts no more than of what is kept: what came since the last batch was
+// written. Caller holds the journal's mutex.
+func (q *quarantine) placeCounts() {
+	if q.log.broken != nil {
+		return
+	}
 	list := q.sampler.changed()
 	if len(list) == 0 {
 		return
@@ -84,18 +100,18 @@ func (q *quarantine) flushCounts() {
 		q.log.log.Error("BUG: sampled counts cannot be encoded", zap.Error(err))
 		return
 	}
-	m := &Marker{Kind: SampledMarker, At: q.log.o.Now(), Key: sampledKey, Data: data}
-	q.log.mu.Lock()
-	ok := q.log.broken == nil && !q.log.closing
-	if ok {
-		q.log.place(&unit{marker: m})
+	b := q.log.place(&unit{marker: &Marker{Kind: SampledMarker, At: q.log.o.Now(), Key: sampledKey, Data: data}})
+	b.said = append(b.said, list...)
+}
+
+// lost counts the refusals of a batch that could not be written, and takes back that its
+// marker has said anything. The next segment's header cuts the batch off before a marker
+// there can say more, so none of them is stored and counted.
+func (q *quarantine) lost(b *batch) {
+	for _, k := range b.refused {
+		q.sampler.drop(k.source, k.reason)
 	}
-	q.log.mu.Unlock()
-	if !ok {
-		q.sampler.unsaved(list)
-		return
-	}
-	q.log.wake()
+	q.sampler.unsaved(b.said)
 }
 
 // opening is the marker that each segment begins with: all counts. The journal's mutex is

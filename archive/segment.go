@@ -40,6 +40,9 @@ import (
 //	88     36   0
 //	124    4    CRC32C over bytes 0..123
 //
+// Of every version to come magic, version, log and the checksum stand where they stand, and
+// the second copy, so that a build knows what it must leave alone.
+//
 // A sealed segment ends in a frame of type seal at the offset where its records end.
 // The footer, its payload: 8 count of records, 8 last seq, 8 newest time (unix ns),
 // 4 digest, 4 n, n times (8 seq, 4 offset), 4 m, m times (4 offset, 4 size) of damage that was known.
@@ -147,9 +150,15 @@ func parseHeader(b []byte) (segmentHeader, error) {
 		return segmentHeader{}, errors.New("the checksum of its header does not match")
 	}
 	v := le.Uint16(b[8:])
-	if v < segmentVersion || v > sealedPackVersion || v > segmentVersion && b[10] == logCursors {
-		return segmentHeader{}, fmt.Errorf("%w %d, this program reads %d and, of packed, of thinned or sealed, and of packed sealed segments, %d, %d and %d",
-			errVersion, v, segmentVersion, packedVersion, thinnedVersion, sealedPackVersion)
+	reads := uint16(sealedPackVersion)
+	if b[10] == logCursors {
+		reads = segmentVersion
+	}
+	switch {
+	case v < segmentVersion:
+		return segmentHeader{}, fmt.Errorf("its header says format version %d", v)
+	case v > reads:
+		return segmentHeader{}, newer(uint64(v), uint64(reads))
 	}
 	if first := le.Uint64(b[40:]); first == 0 || first > maxSeq {
 		return segmentHeader{}, fmt.Errorf("its header says that it begins with seq=%d", first)
@@ -183,9 +192,6 @@ func parseHeader(b []byte) (segmentHeader, error) {
 	return h, nil
 }
 
-// errVersion: written by another version; nothing is damaged and nothing is touched.
-var errVersion = errors.New("its format version is")
-
 // compareHeaders says where the two halves of a header block differ: one bad byte costs
 // nothing, a second one would cost the header, so the first is told. -1: they are equal.
 func compareHeaders(f io.ReaderAt) (int64, error) {
@@ -218,11 +224,11 @@ func readHeader(f io.ReaderAt) (segmentHeader, error) {
 		return segmentHeader{}, errors.New("it is shorter than a header")
 	}
 	h, err := parseHeader(b)
-	if err == nil || n < headerCopy+headerSize {
+	if err == nil || errors.Is(err, ErrNewer) || n < headerCopy+headerSize {
 		return h, err
 	}
-	if h2, err2 := parseHeader(b[headerCopy:]); err2 == nil {
-		return h2, nil
+	if h2, err2 := parseHeader(b[headerCopy:]); err2 == nil || errors.Is(err2, ErrNewer) {
+		return h2, err2
 	}
 	return h, err
 }

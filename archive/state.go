@@ -327,7 +327,7 @@ func loadState(fs FS, dir string, log *zap.Logger) (*State, []finding, error) {
 		return s, nil, nil
 	}
 	seg, err := r.readSegment(stateName, 1)
-	if errors.Is(err, errVersion) {
+	if errors.Is(err, ErrNewer) {
 		return nil, nil, fmt.Errorf("%s: %w", r.path(stateName), err)
 	}
 	if err != nil {
