@@ -29,6 +29,7 @@ type Archive interface {
 	Row(id string) (archive.Row, error)
 	Get(id string) (*archive.Delivery, error)
 	OutcomesOf(id string) ([]archive.Outcome, error)
+	Times(id string, outcomes []archive.Outcome) archive.Steps
 	Subscribe() (rows <-chan archive.TailRow, cancel func())
 }
 
