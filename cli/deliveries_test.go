@@ -234,16 +234,6 @@ func TestDeliveriesReplay(t *testing.T) {
 	w.want(exitFound, "job J2: done, 2 done, 0 skipped, 1 failed", "deliveries", "replay", "--source", "stripe", "--wait", "--admin", f.URL)
 }
 
-func TestDeliveriesTail(t *testing.T) {
-	w, f := adminWorld(t)
-	w.want(exitOK, "rejected: signature_missing", "deliveries", "tail", "--count", "2", "--admin", f.URL)
-	if !strings.Contains(w.err.String(), "dropped") {
-		t.Error("dropped rows are not told of")
-	}
-	w.want(exitFound, "has ended the stream", "deliveries", "tail", "--admin", f.URL)
-	w.want(exitOK, `{"id":"01A"`, "deliveries", "tail", "--json", "--count", "1", "--admin", f.URL)
-}
-
 func TestHealthcheck(t *testing.T) {
 	w := newWorld(t)
 	status := http.StatusOK
