@@ -111,7 +111,12 @@ func (s *Server) show(w http.ResponseWriter, r *http.Request, who secretToken) *
 	if p != nil {
 		return p
 	}
-	return writeTagged(w, r, d)
+	return writeTagged(w, r, d, func() *problem {
+		if who.role != Operator || d.rec == nil {
+			return nil
+		}
+		return s.audit(r, actReadHeaders, d.ID, "") // headers and query are masked for others
+	})
 }
 
 // noDelivery is the answer for what is not there, and for what is not there for this token:
@@ -152,6 +157,11 @@ func (s *Server) load(id string, who secretToken) (*detail, *problem) {
 		return nil, s.failure(err)
 	}
 	d.fill(rec, who.role != Operator)
+	if who.role == Viewer && s.o.MaskCards != nil {
+		for i := range d.Headers {
+			d.Headers[i][1] = s.o.MaskCards(d.Headers[i][1])
+		}
+	}
 	d.Timeline = d.timeline(way)
 	return d, nil
 }
