@@ -16,6 +16,7 @@ import (
 	"penstock/cli"
 	"penstock/config"
 	"penstock/forward"
+	"penstock/ingest"
 	"penstock/provider"
 	"penstock/verify"
 )
@@ -50,7 +51,7 @@ func (p *program) state(context.Context) admin.State {
 	for _, one := range p.archive.SampledAway() {
 		s.SampledAway = append(s.SampledAway, admin.SampledAway{Source: one.Source, Reason: one.Reason, Count: one.Count})
 	}
-	for _, u := range p.ingest.UnknownPaths() {
+	for _, u := range p.unknownPaths() {
 		s.Unknown = append(s.Unknown, admin.UnknownPath{Path: u.Path, Method: u.Method, Address: u.Address.String(), UserAgent: u.UserAgent, Count: u.Count, Last: u.Last})
 	}
 	if p.pump != nil {
@@ -180,4 +181,14 @@ func (o operator) SendTest(ctx context.Context, name, typ, _ string) (admin.Sent
 		return admin.Sent{}, fmt.Errorf("%w: %w", admin.ErrUnavailable, err)
 	}
 	return admin.Sent{Delivery: sent.Delivery, Status: sent.Status}, nil
+}
+
+// unknownPaths are what was called and belongs to no source. Nobody has to see the card number
+// that somebody put into an address.
+func (p *program) unknownPaths() []ingest.UnknownPath {
+	list := p.ingest.UnknownPaths()
+	for i := range list {
+		list[i].Path, list[i].UserAgent = provider.MaskCards(list[i].Path), provider.MaskCards(list[i].UserAgent)
+	}
+	return list
 }

@@ -40,6 +40,12 @@ func (p *program) reloadNotify(was, next *config.Config, rules notify.Config) er
 	return p.notify.Set(rules)
 }
 
+// What counts as a payment that went well.
+const (
+	typeCaptured   = "payment.captured"
+	typeAuthorized = "payment.authorized"
+)
+
 type notifyStore struct{ *archive.State }
 
 func (s notifyStore) Put(key string, value []byte) error {
@@ -54,12 +60,12 @@ func (l notifyLog) Head() uint64 { return l.archive.Synced() }
 
 // Follow reads no more of each record than the rules want: without one about events,
 // bodies and fields stay where they are.
-func (l notifyLog) Follow(ctx context.Context, from uint64, full bool, f func(*notify.Event)) error {
+func (l notifyLog) Follow(ctx context.Context, from uint64, want notify.Want, f func(*notify.Event)) error {
 	rd := l.archive.NewReader(from + 1)
 	defer rd.Close()
 	// Without a sink nothing but the delivery itself tells what happened.
-	bodies := full && l.pump == nil
-	rd.Skim(!bodies, !full)
+	bodies := (want.Fields || want.Payments) && l.pump == nil
+	rd.Skim(!bodies, !want.Fields)
 	for {
 		rec, err := rd.Next(ctx)
 		if err != nil {
@@ -80,8 +86,18 @@ func (l notifyLog) delivered(seq uint64, d *archive.Delivery, bodies bool) *noti
 		return ev
 	}
 	ev.Outcome, ev.Delivery, ev.Provider, ev.Tenant = notify.Kept, d.ID, d.Provider, d.Tenant
-	if fields, ok := l.epochs.fields(d); ok {
-		describe(ev, &fields)
+	for i, told := range l.epochs.tells(d) {
+		if i == 0 {
+			describe(ev, &told.Fields)
+		}
+		switch {
+		case told.Failure != "":
+			ev.Failures = append(ev.Failures, told.Failure)
+		case told.Fields.Type == typeCaptured:
+			ev.Captured++
+		case told.Fields.Type == typeAuthorized:
+			ev.Authorized++
+		}
 	}
 	return ev
 }
@@ -127,9 +143,9 @@ func (p *program) notifyStats(reg prometheus.Gatherer) notify.Stats {
 				s.Failures[notify.SourceReason{Source: l["source"], Reason: l["reason"]}] = n
 			case "penstock_events_total":
 				switch l["type"] {
-				case "payment.captured":
+				case typeCaptured:
 					s.Paid[l["source"]] = n
-				case "payment.authorized":
+				case typeAuthorized:
 					authorized[l["source"]] = n
 				}
 			}

@@ -138,6 +138,41 @@ func TestNotifications(t *testing.T) {
 	}
 }
 
+// TestDeclinesWithoutASink: where nothing is published, deliveries themselves tell that payments
+// fail, and a restart does not count them again.
+func TestDeclinesWithoutASink(t *testing.T) {
+	const rules = "    - {name: declined, when: declines, count: 4, share: 30, within: 1h, group: 0s}\n" +
+		"    - {name: never, when: declines, count: 5, share: 30, within: 1h, group: 0s}\n"
+	c, dir := newChat(t), t.TempDir()
+	e, stop := watched(t, dir, c, rules+"    - {name: back, when: event, types: [refund.succeeded], group: 0s}\n")
+	post := func(typ, order string) {
+		t.Helper()
+		if status, body, _ := e.post("shop", liqpayOf(t, typ, order, "i0000000001", "0123456789abcdef")); status != 200 {
+			t.Fatalf("answered %d %s", status, body)
+		}
+	}
+	// What came before the first start is not told of, and this beginning is not for us to see.
+	waitFor(t, "the beginning", func() bool {
+		post("refund.succeeded", "order-0")
+		return len(c.of("back")) > 0
+	})
+	post("payment.captured", "order-1")
+	post("payment.captured", "order-2")
+	post("payment.failed", "order-3")
+	head := func() bool { return len(c.of("declined")) > 0 }
+	stop()
+	e, stop = watched(t, dir, c, rules) // none of the rules wants fields now
+	post("payment.failed", "order-4")
+	waitFor(t, "the declines", head)
+	if m := c.of("declined")[0].Data; m.State != notify.StateFiring || len(m.Lines) != 1 || !strings.HasPrefix(m.Lines[0], "shop: 2 of 4 payments failed within 60 minutes (50 %)") {
+		t.Errorf("%+v", m)
+	}
+	stop()
+	if len(c.of("never")) > 0 || len(c.of("declined")) != 1 {
+		t.Errorf("told %+v, %+v", c.of("never"), c.of("declined"))
+	}
+}
+
 // TestNotifyReload: rules come and go without a restart.
 func TestNotifyReload(t *testing.T) {
 	c := newChat(t)

@@ -326,7 +326,7 @@ func (p *program) health() admin.Health {
 func (p *program) stats(context.Context) any {
 	out := map[string]any{"archive": map[string]any{"first_seq": p.archive.First(), "synced_seq": p.archive.Synced(), "damage": p.archive.Damage(),
 		"sampled_away": p.archive.SampledAway(), "index_lag": p.archive.IndexLag()},
-		"ingest": map[string]any{"unknown_paths": p.ingest.UnknownPaths()}}
+		"ingest": map[string]any{"unknown_paths": p.unknownPaths()}}
 	if p.pump != nil {
 		out["forward"] = p.pump.Stats()
 	}

@@ -206,7 +206,7 @@ func (p *program) buildAdmin(conf *config.Config, reg *prometheus.Registry) erro
 		return err
 	}
 	o := admin.Options{Cores: cores, Audit: p.audit, OIDC: oidcOptions(conf.Admin.OIDC), PublicURL: conf.Admin.PublicURL, Listen: conf.Admin.Listen, Tokens: tokens(conf), Archive: p.archive, Sources: operator{p}, Tenants: operator{p}, Eraser: p.archive, Reverifier: operator{p}, Explainer: operator{p},
-		Reader: operator{p}, Helper: operator{p}, State: p.state, Decimals: provider.Decimals, Health: p.health, Stats: p.stats, Reload: p.askReload,
+		Reader: operator{p}, Helper: operator{p}, State: p.state, Decimals: provider.Decimals, MaskCards: provider.MaskCards, Health: p.health, Stats: p.stats, Reload: p.askReload,
 		Logger: p.log.Named("admin"), Gatherer: reg, Registerer: reg, Version: cli.Version}
 	if p.pump != nil {
 		o.Replayer = operator{p}

@@ -125,6 +125,16 @@ func (e *epochs) fields(d *archive.Delivery) (archive.Fields, bool) {
 	return forward.Fields(d, s)
 }
 
+// tells is what the events of a delivery tell.
+func (e *epochs) tells(d *archive.Delivery) []forward.Told {
+	<-e.opened
+	s, err := e.source(d.Epoch, d.Seq)
+	if err != nil {
+		return nil
+	}
+	return forward.Tells(d, s)
+}
+
 func redisOptions(r *config.Redis) (*dedupe.RedisOptions, error) {
 	if r == nil {
 		return nil, nil

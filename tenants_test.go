@@ -124,6 +124,12 @@ func (e *edge) row(h http.Header) archive.Row {
 
 func liqpay(t *testing.T, order, merchant, key string) *provider.Request {
 	t.Helper()
+	return liqpayOf(t, "", order, merchant, key)
+}
+
+// liqpayOf is a delivery of a type, "" = the usual one.
+func liqpayOf(t *testing.T, typ, order, merchant, key string) *provider.Request {
+	t.Helper()
 	builtin, err := provider.Builtin()
 	if err != nil {
 		t.Fatal(err)
@@ -133,7 +139,7 @@ func liqpay(t *testing.T, order, merchant, key string) *provider.Request {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := def.Sample("", provider.SampleParams{Now: time.Now(), OrderID: order})
+	r, err := def.Sample(typ, provider.SampleParams{Now: time.Now(), OrderID: order})
 	if err != nil {
 		t.Fatal(err)
 	}

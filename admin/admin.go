@@ -29,6 +29,7 @@ type Archive interface {
 	Row(id string) (archive.Row, error)
 	Get(id string) (*archive.Delivery, error)
 	OutcomesOf(id string) ([]archive.Outcome, error)
+	Times(id string, outcomes []archive.Outcome) archive.Steps
 	Subscribe() (rows <-chan archive.TailRow, cancel func())
 }
 
@@ -158,6 +159,7 @@ type Options struct {
 	Reader     Reader
 	Helper     Helper
 	State      func(ctx context.Context) State             // for the page; nil = nothing is known
+	MaskCards  func(text string) string                    // for viewers, in what no definition reads; nil = it is shown as it came
 	Decimals   func(currency string) (places int, ok bool) // of minor units; nil = amounts are shown as they are
 	Health     func() Health                               // nil = always ready
 	Stats      func(ctx context.Context) any               // rendered as JSON; nil = {}

@@ -44,10 +44,12 @@ var actionOf = map[string]string{
 
 // Actions that are none of a route.
 const (
-	actLogin      = "login"
-	actLogout     = "logout"
-	actReadBody   = "body.read"
-	actSearchBody = "body.search"
+	actLogin    = "login"
+	actLogout   = "logout"
+	actReadBody = "body.read"
+	// The page shows headers with the body, which is one look.
+	actReadHeaders = "headers.read"
+	actSearchBody  = "body.search"
 )
 
 // looks are the actions that only look.

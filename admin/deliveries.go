@@ -80,6 +80,7 @@ type detail struct {
 	Damaged     string            `json:"damaged,omitempty"`
 	Published   []history         `json:"published"` // where it went, replays too
 	History     []history         `json:"history"`   // every outcome in order
+	Timeline    []step            `json:"timeline"`  // all that happened, with its times
 	rec         *archive.Delivery // nil where it is damaged
 	contentType string
 }
@@ -99,8 +100,10 @@ type history struct {
 	Offset    int64     `json:"offset"`
 	Replay    string    `json:"replay,omitempty"`
 	CEID      string    `json:"ce_id,omitempty"`
-	EventID   string    `json:"event_id,omitempty"`
-	Type      string    `json:"type,omitempty"`
+
+	DeduplicatedAt time.Time `json:"deduplicated_at,omitzero"` // when it was settled that no twin was there before
+	EventID        string    `json:"event_id,omitempty"`
+	Type           string    `json:"type,omitempty"`
 }
 
 func (s *Server) show(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
@@ -108,7 +111,12 @@ func (s *Server) show(w http.ResponseWriter, r *http.Request, who secretToken) *
 	if p != nil {
 		return p
 	}
-	return writeTagged(w, r, d)
+	return writeTagged(w, r, d, func() *problem {
+		if who.role != Operator || d.rec == nil {
+			return nil
+		}
+		return s.audit(r, actReadHeaders, d.ID, "") // headers and query are masked for others
+	})
 }
 
 // noDelivery is the answer for what is not there, and for what is not there for this token:
@@ -131,6 +139,7 @@ func (s *Server) load(id string, who secretToken) (*detail, *problem) {
 	if err != nil && !errors.Is(err, archive.ErrIndex) {
 		return nil, s.failure(err)
 	}
+	way := s.o.Archive.Times(id, outcomes)
 	for i := range outcomes {
 		h := toHistory(&outcomes[i])
 		d.History = append(d.History, h)
@@ -141,12 +150,19 @@ func (s *Server) load(id string, who secretToken) (*detail, *problem) {
 	rec, err := s.o.Archive.Get(id)
 	if errors.Is(err, archive.ErrCorrupt) {
 		d.Damaged = err.Error()
+		d.Timeline = d.timeline(way)
 		return d, nil
 	}
 	if err != nil {
 		return nil, s.failure(err)
 	}
 	d.fill(rec, who.role != Operator)
+	if who.role == Viewer && s.o.MaskCards != nil {
+		for i := range d.Headers {
+			d.Headers[i][1] = s.o.MaskCards(d.Headers[i][1])
+		}
+	}
+	d.Timeline = d.timeline(way)
 	return d, nil
 }
 
@@ -170,7 +186,7 @@ func (d *detail) fill(rec *archive.Delivery, mask bool) {
 func toHistory(o *archive.Outcome) history {
 	h := history{At: o.At, Event: o.Item, Events: o.Items, Outcome: o.Kind.String(), Reason: o.Reason, Of: o.Of,
 		Sink: o.Sink, Topic: o.Topic, Partition: o.Partition, Offset: o.Offset, Replay: o.Replay,
-		CEID: o.Fields.CEID, EventID: o.Fields.EventID, Type: o.Fields.Type}
+		CEID: o.Fields.CEID, EventID: o.Fields.EventID, Type: o.Fields.Type, DeduplicatedAt: o.Deduplicated}
 	if o.Kind == archive.Published {
 		h.Reason, h.Route = "", o.Reason
 	}

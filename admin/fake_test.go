@@ -34,6 +34,7 @@ type fakeArchive struct {
 	deliveries map[string]*archive.Delivery
 	rows       map[string]archive.Row
 	outcomes   map[string][]archive.Outcome
+	steps      map[string]archive.Steps
 	order      []string
 	asked      archive.Filter
 	err        error
@@ -108,6 +109,8 @@ func (a *fakeArchive) Get(id string) (*archive.Delivery, error) {
 }
 
 func (a *fakeArchive) OutcomesOf(id string) ([]archive.Outcome, error) { return a.outcomes[id], nil }
+
+func (a *fakeArchive) Times(id string, _ []archive.Outcome) archive.Steps { return a.steps[id] }
 
 func (a *fakeArchive) Subscribe() (<-chan archive.TailRow, func()) {
 	return a.tail, func() { a.canceled <- struct{}{} }

@@ -8,8 +8,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
-	"time"
 	"unicode/utf8"
 
 	"penstock/archive"
@@ -22,7 +20,6 @@ type deliveryPage struct {
 	frame
 	D           *detail
 	State       string
-	Steps       []step
 	Why         string   // of a refusal, in words
 	Hints       []string // what probably happened, and what to do
 	Waits       string   // why it is not published yet
@@ -44,15 +41,6 @@ type deliveryPage struct {
 	CanRelease  bool // its source is paused, and it alone may be let through
 	CanReverify bool
 	Verifies    bool // it does with today's credentials
-}
-
-// step is one line of the timeline.
-type step struct {
-	Name, Text string
-	At         time.Time // zero: within the request, before its answer
-	After      string    // since the receipt
-	Bad        bool
-	Href, Link string
 }
 
 // eventView is one normalized event as the page shows it.
@@ -90,7 +78,6 @@ func (s *Server) pageDelivery(w http.ResponseWriter, r *http.Request, who secret
 		}
 	}
 	s.showBody(r.Context(), &page, operator)
-	page.Steps = s.timeline(d)
 	page.Waits = s.waits(r.Context(), d)
 	s.showOthers(r.Context(), &page)
 	return s.render(w, http.StatusOK, "delivery.html", page)
@@ -137,74 +124,6 @@ func (s *Server) showBody(ctx context.Context, page *deliveryPage, operator bool
 	if err == nil && len(reading.Events) > 0 {
 		page.MaskedAt = reading.Events[0].Masked
 	}
-}
-
-// timeline tells what happened to a delivery. Until the answer there is one time, that of
-// the receipt: the steps before it are not on record one by one.
-func (s *Server) timeline(d *detail) []step {
-	q := quantiles(s.o.Gatherer, 0.99, "penstock_ack_seconds")
-	steps := []step{{Name: "received", At: d.ReceivedAt, Text: d.Method + " " + d.Path + " from " + d.RemoteIP + ", " + size(d.Size)}}
-	switch d.Verdict {
-	case archive.Rejected.String():
-		steps = append(steps, step{Name: "refused", Bad: true, Text: d.Reason},
-			step{Name: "kept", Text: "in the quarantine, as evidence; not published"})
-		return append(steps, s.outcomes(d)...)
-	case archive.Challenge.String():
-		return append(steps, step{Name: "answered", Text: "a handshake or a ping of the provider: nothing to publish"})
-	}
-	verified := "signature holds"
-	if d.VerifiedBy != "" {
-		verified += ": " + d.VerifiedBy
-	}
-	acked := "2xx, after the sync"
-	if p99 := q["penstock_ack_seconds"]; p99 > 0 {
-		acked += "; 99 of 100 answers of this gateway take up to " + took(p99)
-	}
-	steps = append(steps, step{Name: "verified", Text: verified},
-		step{Name: "archived", Text: "on stable storage, number " + strconv.FormatUint(d.Seq, 10)}, step{Name: "acked", Text: acked})
-	return append(steps, s.outcomes(d)...)
-}
-
-// outcomes are the timeline's steps with a record of their own.
-func (s *Server) outcomes(d *detail) (steps []step) {
-	for i := range d.History {
-		h := &d.History[i]
-		one := step{Name: h.Outcome, At: h.At, After: "+" + took(h.At.Sub(d.ReceivedAt)), Text: h.Reason}
-		if h.Events > 1 {
-			one.Text = "event " + strconv.Itoa(h.Event+1) + " of " + strconv.Itoa(h.Events) + " " + one.Text
-		}
-		switch h.Outcome {
-		case archive.Published.String():
-			if h.Replay == "" && h.Of == "" {
-				steps = append(steps, step{Name: "deduplicated", At: h.At, After: one.After, Text: "no twin was published before"})
-			}
-			one.Text += " to " + h.Topic + "/" + strconv.Itoa(int(h.Partition)) + "@" + strconv.FormatInt(h.Offset, 10)
-			if h.Replay != "" {
-				one.Name = "replayed"
-				one.Text += ", job " + h.Replay
-			}
-		case archive.Duplicate.String():
-			one.Name = "deduplicated"
-			one.Text += " its twin was published, so it was not"
-		case archive.Dead.String():
-			one.Bad = true
-			one.Text += ": " + deadWords[h.Reason]
-		}
-		if h.Of != "" {
-			one.Href, one.Link = "/deliveries/"+url.PathEscape(h.Of), h.Of
-		}
-		steps = append(steps, one)
-	}
-	return steps
-}
-
-// deadWords say why an event could not be published.
-var deadWords = map[string]string{
-	"unreadable":       "the definition cannot read it; its bytes are kept",
-	"too_large":        "it is larger than the topic takes, and admin.public_url, where a pointer would lead to, is not set",
-	"refused_by_kafka": "the broker refuses the record for what it is",
-	"archive_damaged":  "its stored record cannot be read any more",
-	"no_event":         "it carries no event",
 }
 
 // heldFor is the reason for which a delivery is held, "" where it is not.

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/url"
 	"slices"
@@ -66,17 +67,42 @@ func TestViewerSeesBodiesMasked(t *testing.T) {
 	w.want(w.call("GET", body, consumerToken, ""), 200)
 }
 
-// An operator's look at what is masked for others is in the audit log, once; others' is not.
+// An operator's look at what is masked for others is in the audit log, once; others' is not, nor
+// what the client had already.
 func TestLooksAreAudited(t *testing.T) {
 	w, _ := auditWorld(t, nil)
 	for _, token := range []string{viewerToken, consumerToken, operatorToken} {
 		w.call("GET", "/api/v1/deliveries/"+publishedID+"/body", token, "")
 		w.call("GET", "/deliveries/"+publishedID, token, "")
+		tag := w.call("GET", "/api/v1/deliveries/"+publishedID, token, "").Header().Get("ETag")
+		w.want(w.call("GET", "/api/v1/deliveries/"+publishedID, token, "", "If-None-Match", tag), 304)
 	}
 	w.call("GET", "/deliveries/nobody", operatorToken, "")
 	look := "ops/operator body.read " + publishedID + " done"
-	if got := lines(w.entries("", 500)); !slices.Equal(got, []string{look, look}) {
+	headers := "ops/operator headers.read " + publishedID + " done"
+	got := lines(w.entries("", 500))
+	slices.Sort(got)
+	if !slices.Equal(got, []string{look, look, headers}) {
 		t.Fatalf("audit\n%s", strings.Join(got, "\n"))
+	}
+}
+
+// TestHeadersAreMasked: a card number in a header's value, which no definition reads, is hidden
+// from a viewer; an operator, who is on record, sees it.
+func TestHeadersAreMasked(t *testing.T) {
+	w := newWorld(t, func(o *Options) {
+		o.MaskCards = func(s string) string { return strings.ReplaceAll(s, "4242424242424242", "424242******4242") }
+	})
+	d := w.archive.deliveries[publishedID]
+	d.Header = append([]byte("X-Card: no. 4242424242424242\r\n"), d.Header...)
+	d.Target = []byte("/in/stripe?card=4242424242424242")
+	for _, path := range []string{"/api/v1/deliveries/" + publishedID, "/deliveries/" + publishedID} {
+		rec := w.call("GET", path, viewerToken, "")
+		w.want(rec, 200, "no. 424242******4242")
+		if strings.Contains(rec.Body.String(), "4242424242424242") {
+			t.Errorf("%s shows a viewer the card", path)
+		}
+		w.want(w.call("GET", path, operatorToken, ""), 200, "no. 4242424242424242")
 	}
 }
 
@@ -346,4 +372,53 @@ func TestHistogram(t *testing.T) {
 			t.Errorf("%v in steps of %v", length, step)
 		}
 	}
+}
+
+// TestTimeline: each step has its time, on the page and in the API, and where one is not known
+// that is said.
+func TestTimeline(t *testing.T) {
+	w := newWorld(t, nil)
+	at := w.archive.rows[publishedID].ReceivedAt
+	w.archive.steps = map[string]archive.Steps{publishedID: {Verified: 130 * time.Microsecond, Archived: 2400 * time.Microsecond, Acked: 2600 * time.Microsecond}}
+	o := &w.archive.outcomes[publishedID][0]
+	o.At, o.Deduplicated = at.Add(40*time.Millisecond), at.Add(3*time.Millisecond)
+	w.want(w.call("GET", "/deliveries/"+publishedID, viewerToken, ""), 200, "&#43;130 µs", "&#43;2.4 ms", "&#43;2.6 ms", "&#43;3.0 ms", "&#43;40 ms", "webhooks.stripe/2@77")
+	var d struct {
+		Timeline []struct {
+			Step, Topic string
+			At          time.Time
+			Partition   *int
+			Offset      *int
+		}
+	}
+	read := func(id string) {
+		t.Helper()
+		d.Timeline = nil
+		if err := json.Unmarshal(w.call("GET", "/api/v1/deliveries/"+id, viewerToken, "").Body.Bytes(), &d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read(publishedID)
+	want := []struct {
+		step  string
+		after time.Duration
+	}{{"received", 0}, {"verified", 130 * time.Microsecond}, {"archived", 2400 * time.Microsecond}, {"acked", 2600 * time.Microsecond},
+		{"deduplicated", 3 * time.Millisecond}, {"published", 40 * time.Millisecond}}
+	if len(d.Timeline) != len(want) {
+		t.Fatalf("timeline %+v", d.Timeline)
+	}
+	for i, step := range want {
+		if got := d.Timeline[i]; got.Step != step.step || !got.At.Equal(at.Add(step.after)) {
+			t.Errorf("%d: %s at %v, want %s %v after %v", i, got.Step, got.At, step.step, step.after, at)
+		}
+	}
+	if last := d.Timeline[5]; last.Topic != "webhooks.stripe" || last.Partition == nil || *last.Partition != 2 || last.Offset == nil || *last.Offset != 77 {
+		t.Errorf("published: %+v", last)
+	}
+	read(pendingID)
+	if len(d.Timeline) != 4 || !d.Timeline[1].At.IsZero() || !d.Timeline[3].At.IsZero() {
+		t.Errorf("nothing is known of it, and it has %+v", d.Timeline)
+	}
+	w.want(w.call("GET", "/deliveries/"+pendingID, viewerToken, ""), 200, "time not on record")
+	w.want(w.call("GET", "/deliveries/"+duplicateID, viewerToken, ""), 200, "its twin was published", `href="/deliveries/`+publishedID+`"`)
 }

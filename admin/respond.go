@@ -97,14 +97,18 @@ func unchanged(w http.ResponseWriter, r *http.Request, etag string) bool {
 	return false
 }
 
-// writeTagged is writeJSON for what is asked for again and again.
-func writeTagged(w http.ResponseWriter, r *http.Request, v any) *problem {
+// writeTagged is writeJSON for what is asked for again and again. before is done unless the
+// client has it already.
+func writeTagged(w http.ResponseWriter, r *http.Request, v any, before func() *problem) *problem {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return refuse(http.StatusInternalServerError, "internal", "the answer could not be rendered")
 	}
 	if unchanged(w, r, `"`+fingerprint(b)+`"`) {
 		return nil
+	}
+	if p := before(); p != nil {
+		return p
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(append(b, '\n')) // the client is gone: nothing to do

@@ -157,6 +157,7 @@ type Archive struct {
 	epochs     *epochTable
 	oldEpochs  epochCache
 	damage     damageLog
+	steps      *stepRing
 
 	keep      atomic.Pointer[func() uint64]
 	waiting   atomic.Pointer[func(from, to uint64) ([]uint64, bool)]
@@ -226,6 +227,7 @@ func (a *Archive) AppendOutcomes(os []Outcome) error {
 			}
 		}
 	}
+	a.addSteps(os)
 	return a.log.appendAll(os, nil)
 }
 

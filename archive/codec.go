@@ -23,13 +23,16 @@ import (
 //	          str event_id, event_type, type, ce_id, order_id, payment_id, status,
 //	          request_id, idempotency_key, currency, and where its bit is set
 //	          amount_minor (bit 0, zigzag uvarint); livemode is bits 1 (known) and 2;
-//	          16 state (bit 3)
+//	          16 state (bit 3); uvarints of microseconds (bit 4): from the first byte to
+//	          verified, archived, acked (0 = not known), and 1 + from deduplicated to at (0 =
+//	          not known)
 //	marker    8 at unix ns, 1 kind, str key, 8 id, str data
 const (
 	hasAmount   = 1 << 0
 	hasLivemode = 1 << 1
 	livemode    = 1 << 2
 	hasState    = 1 << 3
+	hasSteps    = 1 << 4
 )
 
 var errPayload = errors.New("its payload cannot be read although the checksum matches")
@@ -111,6 +114,9 @@ func putOutcomeRest(b []byte, o *Outcome) []byte {
 	if o.State != (Identity{}) {
 		bits |= hasState
 	}
+	if o.timed() {
+		bits |= hasSteps
+	}
 	b = append(b, bits)
 	for _, s := range fieldStrings(f) {
 		b = putStr(b, *s)
@@ -120,6 +126,9 @@ func putOutcomeRest(b []byte, o *Outcome) []byte {
 	}
 	if bits&hasState != 0 {
 		b = append(b, o.State[:]...)
+	}
+	if bits&hasSteps != 0 {
+		b = putSteps(b, o)
 	}
 	return b
 }
@@ -384,6 +393,9 @@ func (p *payloadReader) outcome(f *frame) (*Outcome, error) {
 	}
 	if bits&hasState != 0 {
 		o.State = Identity(p.fixed(16))
+	}
+	if bits&hasSteps != 0 {
+		p.steps(o)
 	}
 	return o, nil
 }

@@ -49,7 +49,7 @@ func Open(dir string, o Options) (*Archive, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Archive{dir: dir, o: o, zap: o.Logger, epochs: new(epochTable),
+	a := &Archive{dir: dir, o: o, zap: o.Logger, epochs: new(epochTable), steps: newStepRing(),
 		later: make(chan func(), 256), quit: make(chan struct{}), blocks: new(blockCache), sealed: make(chan struct{}, 1),
 		searching: make(chan struct{}, 1), textBudget: textBudget}
 	if o.Keep != nil {

@@ -107,6 +107,9 @@ type Outcome struct {
 	State    Identity // the state that a Published outcome told first; zero = none, or told before
 
 	Fields Fields
+
+	Steps        Steps     // of the delivery's way to its answer; AppendOutcomes adds what it knows
+	Deduplicated time.Time // when it was settled that no twin was there before; zero: not known
 }
 
 // Fields is what the index wants to know of an event.

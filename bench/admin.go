@@ -51,6 +51,15 @@ type ingesting struct {
 	Asked    asked   `json:"asked"`
 	ServerUS float64 `json:"server_cpu_us_per_delivery"`
 	RSSMiB   float64 `json:"rss_mib"`
+	CPU      shares  `json:"cpus"`
+}
+
+// shares are how many CPUs each process used while the load ran. All of them share the
+// machine's: what the last two take, the gateway does not have.
+type shares struct {
+	Gateway float64 `json:"gateway"`
+	Load    float64 `json:"load"`
+	Admins  float64 `json:"admins"` // their clients, at nice 19
 }
 
 // adminBench fills an archive, starts the built binary over it with load at half of what it
@@ -262,18 +271,30 @@ func (o *adminOptions) round(s *server, id string, rate float64, admins int) (in
 	if err != nil {
 		return ingesting{}, err
 	}
+	crowdWas, err := crowdCPU(crowd)
+	if err != nil {
+		return ingesting{}, err
+	}
+	began, loadWas := time.Now(), ownCPU()
 	s.signal(syscall.SIGUSR1)
 	r, err := load(s.addr, reqs, o.conns, o.oneRun, rate, true)
 	s.signal(syscall.SIGUSR1)
 	if err != nil {
 		return ingesting{}, err
 	}
+	loadIs, took := ownCPU(), time.Since(began)
 	is, err := cpuOf(s.cmd.Process.Pid)
 	if err != nil {
 		return ingesting{}, err
 	}
+	crowdIs, err := crowdCPU(crowd)
+	if err != nil {
+		return ingesting{}, err
+	}
+	cpus := func(a, b time.Duration) float64 { return (b - a).Seconds() / took.Seconds() }
 	out := ingesting{Admins: admins, PerSec: r.rate(), P50: ms(r.P50), P99: ms(r.P99), P999: ms(r.P999), Wrong: r.Wrong,
-		ServerUS: float64((is - was).Microseconds()) / float64(max(1, r.OK))}
+		ServerUS: float64((is - was).Microseconds()) / float64(max(1, r.OK)),
+		CPU:      shares{Gateway: cpus(was, is), Load: cpus(loadWas, loadIs), Admins: cpus(crowdWas, crowdIs)}}
 	if rss, err := rssOf(s.cmd.Process.Pid); err == nil {
 		out.RSSMiB = float64(rss) / (1 << 20)
 	}
@@ -286,6 +307,19 @@ func (o *adminOptions) round(s *server, id string, rate float64, admins int) (in
 		}
 	}
 	return out, nil
+}
+
+// crowdCPU is what the admins' clients have used; 0 where there are none. Whoever has ended has
+// used what the kernel's table no longer says, but not before the load has.
+func crowdCPU(crowd *exec.Cmd) (time.Duration, error) {
+	if crowd == nil {
+		return 0, nil
+	}
+	d, err := cpuOf(crowd.Process.Pid)
+	if err != nil {
+		return 0, fmt.Errorf("the admins' CPU: %w", err)
+	}
+	return d, nil
 }
 
 // launch starts a server and waits until it listens.

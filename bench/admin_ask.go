@@ -200,6 +200,9 @@ func crowd(args []string) error {
 			return err
 		}
 	}
+	if err := yield(); err != nil {
+		return err
+	}
 	http.DefaultTransport.(*http.Transport).MaxIdleConnsPerHost = 2 * admins
 	list := questionsOf(args[1], n)
 	until := time.Now().Add(d)
@@ -285,7 +288,7 @@ const liveEvery = 2 * time.Second
 // reportRounds prints the rounds and gives the ratio of the medians of p99.
 func reportRounds(rounds []ingesting) float64 {
 	w := tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(w, "\nADMINS\tINGEST/S\tP50 MS\tP99\tP99.9\tSERVER US\tRSS MIB\tPAGES\tPAGE P50 MS\tP99\tBUSY\tWRONG\tCHANGES\tLIVE PAGES")
+	fmt.Fprintln(w, "\nADMINS\tINGEST/S\tP50 MS\tP99\tP99.9\tSERVER US\tCPUS: GATEWAY\tLOAD\tADMINS\tRSS MIB\tPAGES\tPAGE P50 MS\tP99\tBUSY\tWRONG\tCHANGES\tLIVE PAGES")
 	var without, with []float64
 	for _, r := range rounds {
 		if r.Admins == 0 {
@@ -293,7 +296,7 @@ func reportRounds(rounds []ingesting) float64 {
 		} else {
 			with = append(with, r.P99)
 		}
-		fmt.Fprintf(w, "%d\t%.0f\t%.2f\t%.2f\t%.2f\t%.0f\t%.0f\t%d\t%.1f\t%.1f\t%d\t%d\t%d\t%d\n", r.Admins, r.PerSec, r.P50, r.P99, r.P999, r.ServerUS, r.RSSMiB,
+		fmt.Fprintf(w, "%d\t%.0f\t%.2f\t%.2f\t%.2f\t%.0f\t%.2f\t%.2f\t%.2f\t%.0f\t%d\t%.1f\t%.1f\t%d\t%d\t%d\t%d\n", r.Admins, r.PerSec, r.P50, r.P99, r.P999, r.ServerUS, r.CPU.Gateway, r.CPU.Load, r.CPU.Admins, r.RSSMiB,
 			r.Asked.Pages, r.Asked.P50, r.Asked.P99, r.Asked.Busy, r.Asked.Wrong+r.Wrong, r.Asked.Changes, r.Asked.Live)
 	}
 	w.Flush()

@@ -19,7 +19,7 @@ before the end of it was known.`,
 			client := adminFlags(a, fs)
 			query := url.Values{}
 			for _, f := range []struct{ name, about string }{
-				{"action", "`ACTION`: replay, reverify, source.pause, tenant.put, reload, login, body.read, body.search ..."},
+				{"action", "`ACTION`: replay, reverify, source.pause, tenant.put, reload, login, body.read, headers.read, body.search ..."},
 				{"who", "`NAME` of the token or person"}, {"subject", "`ID` of a delivery or job, or name of a source"},
 				{"from", "at or after `TIME`: RFC 3339, or -2h"}, {"to", "before `TIME`"},
 			} {

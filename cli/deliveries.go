@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"flag"
@@ -339,11 +337,13 @@ func (a *app) printRows(rows []row, header bool) {
 
 func tailCommand() *command {
 	return &command{name: "tail", short: "watch deliveries as they come, or send them on to your own machine", long: `
+Prints each delivery that arrives from now on, and again when it gets another outcome.
+Connections that break and a gateway that restarts are waited for; what arrived meanwhile
+follows, nothing twice.
+
 --forward-to sends each accepted delivery that arrives (or those of --verdict) to a program
 of yours: with its method, query, headers and exact bytes, so that its signature holds. The
-path is the URL's. Connections that break and a gateway that restarts are waited for; what
-arrived meanwhile follows, nothing twice. Wants an operator's token, for headers are not
-masked.`, setup: func(a *app, fs *flag.FlagSet) func(context.Context, []string) int {
+path is the URL's. Wants an operator's token, for headers are not masked.`, setup: func(a *app, fs *flag.FlagSet) func(context.Context, []string) int {
 		client, query := adminFlags(a, fs), filters(fs)
 		asJSON := fs.Bool("json", false, "print one JSON object a line")
 		count := fs.Int("count", 0, "end after `NUMBER` rows; 0 = never")
@@ -364,52 +364,32 @@ masked.`, setup: func(a *app, fs *flag.FlagSet) func(context.Context, []string) 
 	}}
 }
 
-// tail follows the stream of server-sent events until ctx ends.
+// tail prints what arrives, and what becomes of it, until ctx ends, across breaks.
 func (a *app) tail(ctx context.Context, c *adminClient, query url.Values, asJSON bool, count int) int {
-	resp, err := c.do(ctx, http.MethodGet, "/api/v1/stream", query)
-	if err != nil {
+	defer c.http.CloseIdleConnections()
+	shown := 0
+	f := &follower{c: c, query: query, outcomes: true, handle: func(_ context.Context, r *row, raw json.RawMessage) error {
+		a.tailRow(r, raw, asJSON)
+		if shown++; shown == count {
+			return errStop
+		}
+		return nil
+	}, say: a.say}
+	if err := f.run(ctx); err != nil {
 		return a.fail(exitFound, "%v", err)
 	}
-	defer func() { _ = resp.Body.Close() }()
-	lines := bufio.NewScanner(resp.Body)
-	lines.Buffer(nil, 1<<20)
-	shown, event := 0, ""
-	for lines.Scan() {
-		if e, ok := strings.CutPrefix(lines.Text(), "event:"); ok {
-			event = strings.TrimSpace(e)
-			continue
-		}
-		data, ok := bytes.CutPrefix(lines.Bytes(), []byte("data:"))
-		if !ok {
-			if len(lines.Bytes()) == 0 {
-				event = ""
-			}
-			continue
-		}
-		if !a.tailRow(bytes.TrimSpace(data), event, asJSON) {
-			continue
-		}
-		if shown++; count > 0 && shown >= count {
-			return exitOK
-		}
-	}
-	if ctx.Err() != nil {
-		return exitOK
-	}
-	return a.fail(exitFound, "%s has ended the stream", c.base)
+	return exitOK
 }
 
-func (a *app) tailRow(data []byte, event string, asJSON bool) bool {
-	var r row
-	if err := json.Unmarshal(data, &r); err != nil || r.ID == "" {
-		if event == "dropped" {
-			fmt.Fprintf(a.Stderr, "rows were dropped because this reader is too slow: %s\n", printable(string(data)))
-		}
-		return false
-	}
+// say tells whoever looks on what is no part of the output.
+func (a *app) say(format string, args ...any) {
+	fmt.Fprintf(a.Stderr, "penstock: "+format+"\n", args...)
+}
+
+func (a *app) tailRow(r *row, raw json.RawMessage, asJSON bool) {
 	if asJSON {
-		fmt.Fprintln(a.Stdout, string(data))
-		return true
+		fmt.Fprintln(a.Stdout, string(raw))
+		return
 	}
 	subject := r.OrderID
 	if subject == "" {
@@ -418,7 +398,6 @@ func (a *app) tailRow(data []byte, event string, asJSON bool) bool {
 	line := fmt.Sprintf("%s  %-14s %-28s %-10s %-24s %s", r.ReceivedAt.UTC().Format("15:04:05.000"), printable(r.Source),
 		printable(r.verdictText()), printable(r.Outcome), printable(r.typeText()), printable(subject))
 	fmt.Fprintln(a.Stdout, r.ID+"  "+a.paint(r.color(3), strings.TrimRight(line, " ")))
-	return true
 }
 
 // writeFile writes to a file, or to standard output for "-".

@@ -53,7 +53,9 @@ func newFakeAdmin(t *testing.T) *fakeAdmin {
 			fmt.Fprint(w, `{"title":"Not Found","detail":"there is no delivery"}`)
 			return
 		}
-		fmt.Fprint(w, `{"id":"01A","received_at":"2026-05-28T20:26:41Z","source":"stripe","provider":"stripe","verdict":"accepted","method":"POST","path":"/in/stripe","target":"/in/stripe?a=1","headers":[["Stripe-Signature","t=1,v1=ab"],["X-Twice","1"],["X-Twice","2"]],"published":[{"topic":"webhooks.stripe","partition":3,"offset":17}]}`)
+		fmt.Fprint(w, `{"id":"01A","received_at":"2026-05-28T20:26:41Z","source":"stripe","provider":"stripe","verdict":"accepted","method":"POST","path":"/in/stripe","target":"/in/stripe?a=1","headers":[["Stripe-Signature","t=1,v1=ab"],["X-Twice","1"],["X-Twice","2"]],"published":[{"topic":"webhooks.stripe","partition":3,"offset":17}],`+
+			`"timeline":[{"step":"received","at":"2026-05-28T20:26:41Z"},{"step":"verified","at":"2026-05-28T20:26:41.00013Z"},{"step":"archived"},`+
+			`{"step":"published","at":"2026-05-28T20:26:41.04Z","text":"to webhooks.stripe/3@17\u001b[2J"}]}`)
 	})
 	mux.HandleFunc("GET /api/v1/deliveries/{id}/body", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{\"a\":\x00 1}") })
 	mux.HandleFunc("POST /api/v1/deliveries/{id}/replay", func(w http.ResponseWriter, _ *http.Request) {
@@ -176,6 +178,14 @@ func TestDeliveriesShow(t *testing.T) {
 	if !strings.Contains(w.out.String(), `"offset":17`) {
 		t.Errorf("where it was published is not shown:\n%s", w.out.String())
 	}
+	for _, want := range []string{"2026-05-28 20:26:41.000130         +130µs  verified", "time not on record                         archived", "+40ms  published    to webhooks.stripe/3@17"} {
+		if !strings.Contains(w.out.String(), want) {
+			t.Errorf("no %q in\n%s", want, w.out.String())
+		}
+	}
+	if strings.Contains(w.out.String(), "\x1b[2J") || strings.Contains(w.out.String(), `"step"`) {
+		t.Errorf("the timeline draws on the terminal, or is shown as it came:\n%s", w.out.String())
+	}
 	w.want(exitFound, "there is no delivery", "deliveries", "show", "nope", "--admin", f.URL)
 	w.want(exitOK, "{\"a\":\x00 1}", "deliveries", "show", "01A", "--body", "-", "--admin", f.URL)
 	w.want(exitOK, "", "deliveries", "show", "01A", "--case", "--admin", f.URL)
@@ -222,16 +232,6 @@ func TestDeliveriesReplay(t *testing.T) {
 	}
 	// A job with failures is exit code 1.
 	w.want(exitFound, "job J2: done, 2 done, 0 skipped, 1 failed", "deliveries", "replay", "--source", "stripe", "--wait", "--admin", f.URL)
-}
-
-func TestDeliveriesTail(t *testing.T) {
-	w, f := adminWorld(t)
-	w.want(exitOK, "rejected: signature_missing", "deliveries", "tail", "--count", "2", "--admin", f.URL)
-	if !strings.Contains(w.err.String(), "dropped") {
-		t.Error("dropped rows are not told of")
-	}
-	w.want(exitFound, "has ended the stream", "deliveries", "tail", "--admin", f.URL)
-	w.want(exitOK, `{"id":"01A"`, "deliveries", "tail", "--json", "--count", "1", "--admin", f.URL)
 }
 
 func TestHealthcheck(t *testing.T) {

@@ -38,8 +38,11 @@ type follower struct {
 	query  url.Values
 	handle func(ctx context.Context, r *row, raw json.RawMessage) error
 	say    func(format string, args ...any)
+	// outcomes gives a delivery again, once, with each outcome that it gets. Of what changed
+	// during a break, those that were received within the overlap before it.
+	outcomes bool
 
-	seen  map[string]time.Time // ids within the overlap, and when they were received
+	seen  map[string]time.Time // keys within the overlap, and when they were received
 	since time.Time            // the latest known time of receipt
 	first time.Duration        // between two tries; doubles
 }
@@ -100,7 +103,9 @@ func (e *apiError) final() bool {
 func (f *follower) prime(ctx context.Context) error {
 	asking, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	resp, err := f.c.do(asking, http.MethodGet, "/api/v1/deliveries", url.Values{"limit": {"1"}})
+	query := maps.Clone(f.query) // a consumer's token reads nothing without it
+	query.Set("limit", "1")
+	resp, err := f.c.do(asking, http.MethodGet, "/api/v1/deliveries", query)
 	if err != nil {
 		return err
 	}
@@ -158,11 +163,19 @@ func (f *follower) event(ctx context.Context, event string, data []byte) error {
 	return f.take(ctx)(&r, bytes.Clone(data))
 }
 
+// key is what is given once.
+func (f *follower) key(r *row) string {
+	if f.outcomes {
+		return r.ID + " " + r.Outcome
+	}
+	return r.ID
+}
+
 // take hands a delivery on that was not seen yet.
 func (f *follower) take(ctx context.Context) func(*row, json.RawMessage) error {
 	return func(r *row, raw json.RawMessage) error {
 		// An old one again: its outcome has changed.
-		if _, ok := f.seen[r.ID]; ok || r.ReceivedAt.Before(f.since.Add(-followOverlap)) {
+		if _, ok := f.seen[f.key(r)]; ok || !f.outcomes && r.ReceivedAt.Before(f.since.Add(-followOverlap)) {
 			return nil
 		}
 		err := f.handle(ctx, r, raw)
@@ -174,7 +187,7 @@ func (f *follower) take(ctx context.Context) func(*row, json.RawMessage) error {
 }
 
 func (f *follower) note(r *row) {
-	f.seen[r.ID] = r.ReceivedAt
+	f.seen[f.key(r)] = r.ReceivedAt
 	if r.ReceivedAt.After(f.since) {
 		f.since = r.ReceivedAt
 	}
@@ -210,7 +223,7 @@ func (f *follower) list(ctx context.Context, visit func(*row, json.RawMessage) e
 			if err := json.Unmarshal(raw, &e.row); err != nil {
 				return fmt.Errorf("%s: a row cannot be read: %w", f.c.base, err)
 			}
-			if _, ok := f.seen[e.row.ID]; !ok {
+			if _, ok := f.seen[f.key(&e.row)]; !ok {
 				all = append(all, e)
 			}
 		}

@@ -58,9 +58,7 @@ func (a *app) tailForward(ctx context.Context, c *adminClient, query url.Values,
 	defer client.CloseIdleConnections()
 	defer c.http.CloseIdleConnections()
 	s := &resender{a: a, c: c, to: to, http: client, asJSON: asJSON, left: count}
-	f := &follower{c: c, query: query, handle: s.handle, say: func(format string, args ...any) {
-		fmt.Fprintf(a.Stderr, "penstock: "+format+"\n", args...)
-	}}
+	f := &follower{c: c, query: query, handle: s.handle, say: a.say}
 	fmt.Fprintf(a.Stderr, "penstock: deliveries that arrive now go to %s; Ctrl-C ends it\n", to)
 	if err := f.run(ctx); err != nil {
 		return a.fail(exitFound, "%v", err)

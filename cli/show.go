@@ -130,6 +130,10 @@ func (a *app) printFields(fields map[string]json.RawMessage) {
 	order := []string{"id", "seq", "received_at", "source", "provider", "verdict", "reason", "outcome", "duplicate_of", "event_id", "event_type", "type",
 		"order_id", "payment_id", "tenant", "status", "amount_minor", "currency", "livemode", "request_id", "idempotency_key", "remote_ip", "method", "path", "size"}
 	seen := map[string]bool{"headers": true}
+	var steps []timelineStep
+	if json.Unmarshal(fields["timeline"], &steps) == nil { // a gateway without one, or with another kind, shows it as it is
+		seen["timeline"] = true
+	}
 	print := func(k string) {
 		v := strings.TrimSpace(string(fields[k]))
 		seen[k] = true
@@ -161,6 +165,32 @@ func (a *app) printFields(fields map[string]json.RawMessage) {
 		for _, h := range headers {
 			fmt.Fprintf(a.Stdout, "  %s: %s\n", printable(h[0]), printable(h[1]))
 		}
+	}
+	a.printTimeline(steps)
+}
+
+// timelineStep is one line of what happened to a delivery.
+type timelineStep struct {
+	Step string    `json:"step"`
+	At   time.Time `json:"at"` // zero: not on record
+	Text string    `json:"text"`
+	Of   string    `json:"of"`
+}
+
+func (a *app) printTimeline(steps []timelineStep) {
+	if len(steps) == 0 {
+		return
+	}
+	fmt.Fprintln(a.Stdout, "timeline")
+	for _, s := range steps {
+		at, after := "time not on record", ""
+		if !s.At.IsZero() {
+			at = s.At.UTC().Format("2006-01-02 15:04:05.000000")
+			if d := s.At.Sub(steps[0].At); d > 0 && !steps[0].At.IsZero() {
+				after = "+" + d.Round(time.Microsecond).String()
+			}
+		}
+		fmt.Fprintf(a.Stdout, "  %-26s %14s  %-12s %s\n", at, after, printable(s.Step), strings.TrimRight(printable(s.Text)+" "+printable(s.Of), " "))
 	}
 }
 

@@ -171,7 +171,7 @@ func (c *core) answered(ev *parcel, a *Answer) bool {
 		c.hang(ev)
 		c.park(ev, a)
 	default:
-		ev.claimed = true
+		ev.claimed, ev.granted = true, c.p.o.Now()
 		if a.Verdict == claimConflict {
 			c.conflict(ev, a)
 		}
@@ -285,7 +285,7 @@ func (c *core) askAgain(now time.Time) {
 func (c *core) force(ev *parcel) {
 	if !ev.claimed {
 		c.p.o.Dedupe.Force(ev.claim)
-		ev.claimed = true
+		ev.claimed, ev.granted = true, c.p.o.Now()
 	}
 	if !ev.stateKnown() {
 		c.p.o.Dedupe.Force(ev.stateClaim())

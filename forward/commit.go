@@ -70,6 +70,7 @@ func (c *core) published(ev *parcel, a *Ack) {
 	o := c.outcome(ev, archive.Published)
 	o.Topic, o.Partition, o.Offset = ev.topic, a.Partition, a.Offset
 	o.Of, o.Reason = ev.repeats, ev.to.word
+	o.Deduplicated = ev.granted
 	if ev.replay == nil || ev.redrive {
 		o.Identity, o.Content = ev.claim.ID, ev.claim.Content
 		if ev.repeats == "" {

@@ -432,6 +432,29 @@ func Fields(d *archive.Delivery, info *SourceInfo) (archive.Fields, bool) {
 	return fieldsOf(d, &evs[0], typeOf(info, &evs[0])), true
 }
 
+// Told is what an event tells: its fields, and why something failed, "" where nothing did.
+type Told struct {
+	Fields  archive.Fields
+	Failure string // a canonical reason
+}
+
+// Tells reads every event of a delivery, for whoever watches where nothing is published. What
+// cannot be read tells nothing.
+func Tells(d *archive.Delivery, info *SourceInfo) []Told {
+	if info == nil || info.Definition == nil {
+		return nil
+	}
+	evs, err := readEvents(info, d)
+	if err != nil {
+		return nil
+	}
+	out := make([]Told, len(evs))
+	for i := range evs {
+		out[i] = Told{fieldsOf(d, &evs[i], typeOf(info, &evs[i])), evs[i].FailureReason}
+	}
+	return out
+}
+
 // topicFor fills the template of a route.
 func topicFor(template string, d *archive.Delivery, info *SourceInfo, e *provider.Event) string {
 	if !strings.Contains(template, "{") {

@@ -55,6 +55,7 @@ type parcel struct {
 	claim    Claim
 	unasked  bool             // no claim: replay, dead letter
 	claimed  bool             // granted
+	granted  time.Time        // when it was settled that it is the first; zero: nobody was asked
 	conflict string           // delivery of the first content
 	state    archive.Identity // of the state that the event tells; zero: none, or it may be told again
 	stated   bool             // it is known whether the state was told before
@@ -323,7 +324,7 @@ func (p *Pump) loadFrom(ev *parcel, d *archive.Delivery) error {
 	if ev.again || ev.replay != nil { // a replay that came back from its lane asks nothing either
 		f.unasked = true
 	}
-	f.claimed, f.big, f.conflict = ev.claimed, ev.big, ev.conflict
+	f.claimed, f.granted, f.big, f.conflict = ev.claimed, ev.granted, ev.big, ev.conflict
 	f.stated, f.holding, f.repeats = ev.stated, ev.holding, ev.repeats
 	f.parkedAt, f.nextAsk, f.pass, f.origin = ev.parkedAt, ev.nextAsk, ev.pass, ev.origin
 	if ev.claimed {

@@ -50,6 +50,9 @@ func TestOutcomesSayWhatBecame(t *testing.T) {
 			t.Fatalf("%d outcomes, want %d: %+v", len(os), items, os)
 		}
 		for _, o := range os {
+			if kind == archive.Published && (o.Deduplicated.Before(d.ReceivedAt) || o.Deduplicated.After(o.At)) {
+				t.Errorf("deduplicated at %v, received at %v, published at %v", o.Deduplicated, d.ReceivedAt, o.At)
+			}
 			if o.Kind != kind || o.Reason != reason || o.Of != of || o.Items != items {
 				t.Errorf("outcome %v %q of %q items %d, want %v %q of %q items %d", o.Kind, o.Reason, o.Of, o.Items, kind, reason, of, items)
 			}

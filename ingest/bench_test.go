@@ -19,7 +19,9 @@ import (
 // nullArchive keeps nothing and allocates nothing.
 type nullArchive struct{}
 
-func (nullArchive) Append(d *archive.Delivery) error { d.ID = "01J00000000000000000000000"; return nil }
+func (nullArchive) NoteStored(uint64, time.Duration, time.Duration) {}
+func (nullArchive) NoteAcked(uint64, time.Duration)                 {}
+func (nullArchive) Append(d *archive.Delivery) error                { d.ID = "01J00000000000000000000000"; return nil }
 func (nullArchive) Reject(d *archive.Delivery) (bool, error) {
 	d.ID = "01J0000000000000000000000R"
 	return true, nil

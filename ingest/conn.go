@@ -124,9 +124,10 @@ func (c *conn) Write(p []byte) (int, error) {
 		if err == nil {
 			now := time.Now()
 			for _, a := range c.acks {
-				took := now.Sub(a.first).Seconds()
-				c.srv.metrics.ack.Observe(took)
-				a.source.Observe(took)
+				took := now.Sub(a.first)
+				c.srv.archive.NoteAcked(a.seq, took)
+				c.srv.metrics.ack.Observe(took.Seconds())
+				a.source.Observe(took.Seconds())
 			}
 		}
 		c.acks = c.acks[:0]

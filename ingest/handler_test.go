@@ -513,3 +513,23 @@ func TestUnknownPaths(t *testing.T) {
 		t.Errorf("path of %d letters kept, want %d", got, unknownChars)
 	}
 }
+
+// TestTimesOfTheWay: of each delivery that is stored it is noted when it was verified, stored
+// and answered, in that order; pipelined ones too, and of a refused one nothing.
+func TestTimesOfTheWay(t *testing.T) {
+	r := newRig(t, Options{})
+	first := strings.Replace(request("/in/s", "{}", "X-Test: ok"), "Connection: close\r\n", "", 1)
+	wantStatus(t, r.send(first+request("/in/s", "{}", "X-Test: challenge")), 200, 200)
+	wantStatus(t, r.send(request("/in/s", "{}", "X-Test: signature_mismatch")), 401)
+	stored, _ := r.arch.all()
+	r.arch.set(func() {
+		if len(stored) != 2 || len(r.arch.noted) != 2 {
+			t.Fatalf("%d stored, of %d it is noted", len(stored), len(r.arch.noted))
+		}
+		for seq, s := range r.arch.noted {
+			if s.Verified <= 0 || s.Archived < s.Verified || s.Acked < s.Archived {
+				t.Errorf("seq=%d: %+v", seq, s)
+			}
+		}
+	})
+}

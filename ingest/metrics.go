@@ -29,6 +29,7 @@ var sourceAckBuckets = []float64{.0005, .001, .002, .005, .01, .025, .05, .1, .2
 // times are counted.
 type acked struct {
 	first  time.Time
+	seq    uint64
 	source prometheus.Observer
 }
 

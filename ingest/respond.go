@@ -19,9 +19,11 @@ type receipt struct{ stored bool }
 
 // store appends the delivery and returns when it is on stable storage.
 func (s *Server) store(d *archive.Delivery) (receipt, error) {
+	verified := time.Since(d.ReceivedAt)
 	if err := s.archive.Append(d); err != nil {
 		return receipt{}, err
 	}
+	s.archive.NoteStored(d.Seq, verified, time.Since(d.ReceivedAt))
 	return receipt{stored: true}, nil
 }
 
@@ -37,7 +39,7 @@ func (s *Server) ack(ctx *fasthttp.RequestCtx, c *conn, r receipt, reply *verify
 	}
 	ctx.Response.SetStatusCode(status)
 	s.writeReply(ctx, c, reply)
-	c.acks = append(c.acks, acked{c.del.ReceivedAt, c.src.count.ack})
+	c.acks = append(c.acks, acked{c.del.ReceivedAt, c.del.Seq, c.src.count.ack})
 }
 
 // challenge answers a handshake. Its words come from the request, so a browser must not

@@ -45,6 +45,7 @@ type memArchive struct {
 	entered  chan struct{} // Append says that it waits
 	seq      int
 	panics   bool
+	noted    map[uint64]archive.Steps // by seq
 }
 
 func (a *memArchive) Append(d *archive.Delivery) error {
@@ -61,7 +62,7 @@ func (a *memArchive) Append(d *archive.Delivery) error {
 		return a.err
 	}
 	a.seq++
-	d.ID = fmt.Sprintf("D%d", a.seq)
+	d.ID, d.Seq = fmt.Sprintf("D%d", a.seq), uint64(a.seq)
 	a.stored = append(a.stored, copyOf(d))
 	return nil
 }
@@ -73,6 +74,25 @@ func (a *memArchive) Reject(d *archive.Delivery) (bool, error) {
 	d.ID = fmt.Sprintf("R%d", a.seq)
 	a.rejected = append(a.rejected, copyOf(d))
 	return true, a.rejErr
+}
+
+func (a *memArchive) note(seq uint64, f func(*archive.Steps)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.noted == nil {
+		a.noted = map[uint64]archive.Steps{}
+	}
+	s := a.noted[seq]
+	f(&s)
+	a.noted[seq] = s
+}
+
+func (a *memArchive) NoteStored(seq uint64, verified, archived time.Duration) {
+	a.note(seq, func(s *archive.Steps) { s.Verified, s.Archived = verified, archived })
+}
+
+func (a *memArchive) NoteAcked(seq uint64, acked time.Duration) {
+	a.note(seq, func(s *archive.Steps) { s.Acked = acked })
 }
 
 func (a *memArchive) all() (stored, rejected []archive.Delivery) {

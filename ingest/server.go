@@ -51,6 +51,10 @@ type Archive interface {
 	// Reject keeps a refused delivery, or counts it when refusals storm. It sets the ID
 	// and does not wait for a sync.
 	Reject(d *archive.Delivery) (kept bool, err error)
+	// NoteStored and NoteAcked remember when that was, counted from the first byte. They
+	// neither wait nor allocate.
+	NoteStored(seq uint64, verified, archived time.Duration)
+	NoteAcked(seq uint64, acked time.Duration)
 }
 
 // Options configure a Server. The zero value of a field means its default.

@@ -48,7 +48,7 @@ func TestCrash(t *testing.T) {
 	r.see(Event{Outcome: "published", Source: "shop", Type: "payment.failed"})
 	var once sync.WaitGroup
 	ctx, cancel := context.WithCancel(t.Context())
-	once.Go(func() { r.e.follow(ctx, true) })
+	once.Go(func() { r.e.follow(ctx, Want{Fields: true}) })
 	for r.position() < 2 {
 		time.Sleep(time.Millisecond)
 	}
@@ -75,7 +75,7 @@ func TestPosition(t *testing.T) {
 	life := func(upto uint64) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
-		wg.Go(func() { r.e.follow(ctx, true) })
+		wg.Go(func() { r.e.follow(ctx, Want{Fields: true}) })
 		for r.position() < upto {
 			time.Sleep(time.Millisecond)
 		}

@@ -102,6 +102,10 @@ type Event struct {
 	Type, EventType, EventID, OrderID, Status string
 	PaymentID, Currency, Livemode, RequestID  string
 	AmountMinor                               *int64
+	// Of all events of a delivery that is Kept: why payments failed, and how many went well.
+	// Where there is a sink, Stats counts them instead, each once however often it came.
+	Failures             []string
+	Captured, Authorized int
 	// More fills in what costs a read of the log: source, provider, tenant, delivery id. It
 	// is called only for events that a rule may want; nil: there is no more.
 	More func(*Event)
@@ -111,9 +115,14 @@ type Event struct {
 type Log interface {
 	// Head is the position of the last event.
 	Head() uint64
-	// Follow calls f for every event above from, in order, until ctx ends. full asks for the
-	// outcomes' fields, which some rules do without.
-	Follow(ctx context.Context, from uint64, full bool, f func(*Event)) error
+	// Follow calls f for every event above from, in order, until ctx ends.
+	Follow(ctx context.Context, from uint64, want Want, f func(*Event)) error
+}
+
+// Want is what rules look at beyond that something came; each costs a look into records.
+type Want struct {
+	Fields   bool // of events
+	Payments bool // Event.Failures and what stands beside it
 }
 
 // SourceReason names a counter.
@@ -267,10 +276,12 @@ func (e *Engine) Run(ctx context.Context) error {
 		part, cancel := context.WithCancel(ctx)
 		var wg sync.WaitGroup
 		e.mu.Lock()
-		var follow, full bool
+		var follow bool
+		var want Want
 		for _, r := range e.rules {
 			follow = follow || r.follows()
-			full = full || r.When == WhenEvent
+			want.Fields = want.Fields || r.When == WhenEvent
+			want.Payments = want.Payments || r.When == WhenDeclines
 		}
 		senders := make([]*sender, 0, len(e.senders))
 		for _, s := range e.senders {
@@ -281,7 +292,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			wg.Go(func() { s.run(part) })
 		}
 		if follow && e.o.Log != nil {
-			wg.Go(func() { e.follow(part, full) })
+			wg.Go(func() { e.follow(part, want) })
 		}
 		wg.Go(func() { e.look(part) })
 		select {
@@ -297,7 +308,7 @@ func (e *Engine) Run(ctx context.Context) error {
 
 // follow reads the log from where the last life was; at the very first start it begins a
 // little before the end, to learn, and tells nothing of that.
-func (e *Engine) follow(ctx context.Context, full bool) {
+func (e *Engine) follow(ctx context.Context, want Want) {
 	e.mu.Lock()
 	if head := e.o.Log.Head(); e.position == 0 || e.position > head {
 		e.learn = head
@@ -307,7 +318,7 @@ func (e *Engine) follow(ctx context.Context, full bool) {
 	from := e.position
 	e.mu.Unlock()
 	for ctx.Err() == nil {
-		err := e.o.Log.Follow(ctx, from, full, e.observe)
+		err := e.o.Log.Follow(ctx, from, want, e.observe)
 		if ctx.Err() != nil {
 			return
 		}

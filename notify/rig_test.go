@@ -59,7 +59,7 @@ func (l *fakeLog) add(ev Event) {
 	l.events = append(l.events, ev)
 }
 
-func (l *fakeLog) Follow(ctx context.Context, from uint64, _ bool, f func(*Event)) error {
+func (l *fakeLog) Follow(ctx context.Context, from uint64, _ Want, f func(*Event)) error {
 	l.mu.Lock()
 	l.asked = append(l.asked, from)
 	l.mu.Unlock()

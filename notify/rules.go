@@ -62,7 +62,7 @@ func newRule(r Rule) *rule {
 
 // follows says whether the rule looks at the log.
 func (r *rule) follows() bool {
-	return r.When == WhenEvent || r.When == WhenSilence || r.When == WhenRepeats
+	return r.When == WhenEvent || r.When == WhenSilence || r.When == WhenRepeats || r.When == WhenDeclines
 }
 
 func (r *rule) about(source string) bool {
@@ -155,6 +155,8 @@ func (e *Engine) observe(ev *Event) {
 		switch {
 		case r.When == WhenEvent && e.wants(r, ev):
 			e.collect(r, ev, now)
+		case r.When == WhenDeclines && ev.Outcome == Kept && r.about(ev.Source):
+			e.countKept(r, ev, now)
 		case r.When == WhenRepeats && ev.Outcome == "duplicate":
 			ev.complete()
 			if r.about(ev.Source) {
@@ -164,6 +166,26 @@ func (e *Engine) observe(ev *Event) {
 		}
 	}
 }
+
+// countKept counts payments where no sink counts them.
+func (e *Engine) countKept(r *rule, ev *Event, now time.Time) {
+	if now.Sub(ev.At) >= r.Within { // it came while we were not there
+		return
+	}
+	for _, reason := range ev.Failures {
+		r.window(ev.Source+"|"+reason).add(now, r.Within, 1)
+	}
+	for what, n := range map[string]int{"": ev.Captured, authorized: ev.Authorized} {
+		if n > 0 {
+			r.window(ev.Source+"|"+what).add(now, r.Within, float64(n))
+		}
+	}
+	e.dirty = e.dirty || len(ev.Failures)+ev.Captured+ev.Authorized > 0
+}
+
+// authorized stands where a reason of failure does in a window's key; "" is a payment that was
+// captured.
+const authorized = "+authorized"
 
 // collect puts an event to those that are told together.
 func (e *Engine) collect(r *rule, ev *Event, now time.Time) {
@@ -315,7 +337,7 @@ func (e *Engine) judgeRefusals(r *rule, now time.Time) {
 }
 
 func (e *Engine) judgeDeclines(r *rule, now time.Time) {
-	type tally struct{ failed, chosen, paid float64 }
+	type tally struct{ failed, chosen, paid, authorized float64 }
 	by := map[string]*tally{}
 	most := map[string]float64{}
 	why := map[string]string{}
@@ -331,6 +353,10 @@ func (e *Engine) judgeDeclines(r *rule, now time.Time) {
 			t.paid += n
 			continue
 		}
+		if reason == authorized {
+			t.authorized += n
+			continue
+		}
 		t.failed += n
 		if r.counts(reason) {
 			t.chosen += n
@@ -341,7 +367,7 @@ func (e *Engine) judgeDeclines(r *rule, now time.Time) {
 	}
 	seen := map[string]bool{}
 	for source, t := range by {
-		all := t.failed + t.paid
+		all := t.failed + max(t.paid, t.authorized) // a payment in two steps is one payment
 		seen[source] = true
 		share := 100 * t.chosen / max(all, 1)
 		e.set(r, source, now, all >= float64(r.Count) && share >= r.Share, share < r.Share*0.8, int(t.chosen), func() string {

@@ -240,6 +240,31 @@ func TestDeclines(t *testing.T) {
 	r.one(StateFiring, "shop: 40 of 90", "most for stolen_card")
 }
 
+// TestDeclinesKept: without a sink the deliveries are counted, each of their events, the two steps
+// of a payment once, and not what came long before.
+func TestDeclinesKept(t *testing.T) {
+	r := newRig(t, Rule{Name: "declines", When: WhenDeclines, Sources: []string{"shop"}, Count: 10, Within: time.Hour, Share: 30})
+	seq := uint64(0)
+	kept := func(at time.Time, ev Event) {
+		seq++
+		ev.Seq, ev.At, ev.Outcome = seq, at, Kept
+		if ev.Source == "" {
+			ev.Source = "shop"
+		}
+		r.e.observe(&ev)
+	}
+	kept(noon.Add(-2*time.Hour), Event{Failures: slices.Repeat([]string{"stolen_card"}, 50)})
+	kept(noon, Event{Source: "other", Failures: slices.Repeat([]string{"stolen_card"}, 50)})
+	kept(noon, Event{Captured: 7, Authorized: 4})
+	kept(noon, Event{Authorized: 4})
+	kept(noon, Event{Failures: []string{"stolen_card", "stolen_card", "insufficient_funds"}})
+	r.after(time.Second)
+	r.none() // 3 of 11
+	kept(noon, Event{Failures: []string{"stolen_card"}})
+	r.after(time.Second)
+	r.one(StateFiring, "shop: 4 of 12 payments failed within 60 minutes (33 %), most for stolen_card")
+}
+
 // fakePayments holds authorizations, and which of them are concluded.
 type fakePayments struct {
 	list      []Payment

@@ -48,7 +48,7 @@ func TestFindOpenReplay(t *testing.T) {
 	b.until("it is open", "location.pathname === "+quote("/deliveries/"+id))
 	b.until("it was published", "document.querySelector('#head .tag').innerText === 'published'")
 	for _, step := range []string{"received", "verified", "archived", "acked", "deduplicated", "published"} {
-		b.until("the timeline has "+step, "[...document.querySelectorAll('.timeline strong')].some((e) => e.innerText === "+quote(step)+")")
+		b.until("the timeline has "+step+" with its time", "[...document.querySelectorAll('.timeline li')].some((e) => e.querySelector('strong').innerText === "+quote(step)+" && e.querySelector('time'))")
 	}
 	b.until("the body is decoded", "document.querySelector('#body pre').innerText.includes("+quote(`"order_id": "`+number+`"`)+")")
 	b.untilText(`"type": "payment.captured"`)
