@@ -106,6 +106,7 @@ type Deduper struct {
 	recent   map[archive.Identity]flight
 	ring     []archive.Identity // recent, oldest first
 	confirms confirmQueue
+	heads    []Claim // of the confirms that flush sends; its alone
 }
 
 // flight is a claim that was granted, or one that was confirmed a moment ago.
