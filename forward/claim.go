@@ -121,6 +121,7 @@ func (c *core) ask() {
 		}
 		c.claimed[i] = question{}
 	}
+	c.pushLanes() // now: the next batch may wait for Redis
 	c.giveClaimsBack()
 }
 
