@@ -57,6 +57,10 @@ func (r *Reader) Skim(deliveries, outcomes bool) {
 	r.dec.skimDeliveries, r.dec.skimOutcomes = deliveries, outcomes
 }
 
+// Lend spares the reader a copy of every delivery: Target, Header and Body of what it gives
+// stand in its own memory until the next call.
+func (r *Reader) Lend() { r.dec.lend = true }
+
 // readAttempts is how often a read error is reported before the place counts as
 // damaged: a controller that resets must not cost records, a dead sector must not hold
 // up the rest for ever.

@@ -17,6 +17,10 @@ const (
 	// maxRecent bounds the confirmed events remembered until the index shows them. The
 	// index follows within a second, so this is far more than a second of traffic.
 	maxRecent = 1 << 18
+	// keepConfirms is how many confirms an empty queue keeps room for.
+	keepConfirms = 8 * pipelineLen
+	// forgetAtOnce is how many confirmed events are forgotten while claims wait.
+	forgetAtOnce = 64
 	// closeFlush is how long a stop waits for the last confirms.
 	closeFlush = time.Second
 )
@@ -27,6 +31,7 @@ const (
 type confirmQueue struct {
 	mu   sync.Mutex
 	q    []Claim
+	room []Claim // the array that q began in: an empty q begins there again
 	max  int
 	miss uint64 // lowest outcome seq that was dropped from memory; 0 = none
 	wake chan struct{}
@@ -44,6 +49,10 @@ func (c *confirmQueue) signal() chan struct{} {
 func (c *confirmQueue) add(cs []Claim) {
 	wake := c.signal()
 	c.mu.Lock()
+	empty := len(c.q) == 0
+	if empty {
+		c.q = c.room[:0]
+	}
 	for i := range cs {
 		if len(c.q) >= c.max || c.miss != 0 {
 			if c.miss == 0 || cs[i].Outcome < c.miss {
@@ -53,6 +62,9 @@ func (c *confirmQueue) add(cs []Claim) {
 		}
 		c.q = append(c.q, cs[i])
 	}
+	if empty {
+		c.room = c.q[:0]
+	}
 	c.mu.Unlock()
 	select {
 	case wake <- struct{}{}:
@@ -60,11 +72,11 @@ func (c *confirmQueue) add(cs []Claim) {
 	}
 }
 
-// head returns up to n confirms without removing them.
-func (c *confirmQueue) head(n int) []Claim {
+// head returns up to n confirms without removing them, in room.
+func (c *confirmQueue) head(room []Claim, n int) []Claim {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return append([]Claim(nil), c.q[:min(n, len(c.q))]...)
+	return append(room, c.q[:min(n, len(c.q))]...)
 }
 
 // drop removes the first n and puts the failed ones back in front.
@@ -73,9 +85,10 @@ func (c *confirmQueue) drop(n int, failed []Claim) {
 	defer c.mu.Unlock()
 	k := n - len(failed)
 	copy(c.q[k:n], failed)
+	clear(c.q[:k])
 	c.q = c.q[k:]
-	if len(c.q) == 0 {
-		c.q = nil // gives the memory of an outage back
+	if len(c.q) == 0 && cap(c.room) > keepConfirms {
+		c.room = nil // gives the memory of an outage back
 	}
 }
 
@@ -170,7 +183,8 @@ func (d *Deduper) flush(ctx context.Context) {
 }
 
 func (d *Deduper) flushOnce(ctx context.Context) bool {
-	cs := d.confirms.head(pipelineLen)
+	cs := d.confirms.head(d.heads[:0], pipelineLen)
+	d.heads = cs
 	if len(cs) == 0 {
 		return d.flushMissed(ctx)
 	}
@@ -249,8 +263,20 @@ func (d *Deduper) forget(ctx context.Context) {
 
 // forgetSome looks at the n oldest and says whether more is worth a look.
 func (d *Deduper) forgetSome(n int) bool {
+	upto := d.o.Local.Indexed()
 	for range n {
 		d.mu.Lock()
+		// What the index has by its place needs no question, so a few go at once.
+		for range forgetAtOnce {
+			if len(d.ring) == 0 {
+				break
+			}
+			if f := d.recent[d.ring[0]]; f.outcome == 0 || f.outcome > upto {
+				break
+			}
+			delete(d.recent, d.ring[0])
+			d.ring = d.ring[1:]
+		}
 		if len(d.ring) == 0 {
 			d.mu.Unlock()
 			return false

@@ -106,6 +106,7 @@ type Deduper struct {
 	recent   map[archive.Identity]flight
 	ring     []archive.Identity // recent, oldest first
 	confirms confirmQueue
+	heads    []Claim // of the confirms that flush sends; its alone
 }
 
 // flight is a claim that was granted, or one that was confirmed a moment ago.
@@ -334,14 +335,15 @@ func (d *Deduper) Confirm(cs []Claim) {
 	for i := range cs {
 		c := &cs[i]
 		delete(d.flying, c.ID)
-		if _, ok := d.recent[c.ID]; !ok {
-			d.ring = append(d.ring, c.ID)
-		}
 		at := c.At
 		if at.IsZero() {
 			at = d.now()
 		}
+		known := len(d.recent)
 		d.recent[c.ID] = flight{c.Delivery, c.Item, c.Content, at, c.Outcome}
+		if len(d.recent) > known {
+			d.ring = append(d.ring, c.ID)
+		}
 	}
 	d.mu.Unlock()
 	if d.redis != nil {

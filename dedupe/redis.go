@@ -114,20 +114,24 @@ func newStore(o *Options, m *metrics) (*store, error) {
 		PoolSize:              8,
 		PipelinePoolSize:      6, // claims, confirms, renewals, the probe, two spare for those given up
 		DisableIdentity:       true,
+		Protocol:              2, // in 3 the client looks for a push before every reply: 1 % of a busy gateway
 	})
 	return s, nil
 }
 
 func (s *store) key(id archive.Identity) string {
 	var room [64]byte // on the stack, where the prefix is short
-	b := append(room[:0], s.prefix...)
-	b = append(b, ':')
-	return string(hex.AppendEncode(b, id[:]))
+	return string(s.appendKey(room[:0], id))
+}
+
+func (s *store) appendKey(b []byte, id archive.Identity) []byte {
+	b = append(append(b, s.prefix...), ':')
+	return hex.AppendEncode(b, id[:])
 }
 
 // appendKeyHash appends what names a key inside its value, so that a reply which belongs
 // to another key is seen: its FNV-1a hash.
-func appendKeyHash(b []byte, key string) []byte {
+func appendKeyHash[T string | []byte](b []byte, key T) []byte {
 	h := uint64(14695981039346656037)
 	for i := range len(key) {
 		h = (h ^ uint64(key[i])) * 1099511628211
@@ -138,17 +142,64 @@ func appendKeyHash(b []byte, key string) []byte {
 }
 
 func (s *store) claimValue(key, delivery string) string {
-	var room [128]byte // on the stack, where names are short
-	b := appendKeyHash(append(room[:0], "P:"...), key)
-	b = append(append(b, ':'), s.node...)
-	return string(append(append(b, ':'), delivery...))
+	return string(s.appendClaim(nil, []byte(key), delivery))
 }
 
-func confirmValue(key, delivery string, content archive.Identity) string {
-	var room [128]byte
-	b := appendKeyHash(append(room[:0], "D:"...), key)
+func (s *store) appendClaim(b, key []byte, delivery string) []byte {
+	b = appendKeyHash(append(b, "P:"...), key)
+	b = append(append(b, ':'), s.node...)
+	return append(append(b, ':'), delivery...)
+}
+
+func appendConfirm(b, key []byte, delivery string, content archive.Identity) []byte {
+	b = appendKeyHash(append(b, "D:"...), key)
 	b = append(append(b, ':'), delivery...)
-	return string(hex.AppendEncode(append(b, ':'), content[:]))
+	return hex.AppendEncode(append(b, ':'), content[:])
+}
+
+// pairs are the keys and values of n commands, and room for their arguments: all of them in
+// three allocations. A string each, and each in an interface, were half of what a claim and
+// its confirm allocate.
+type pairs struct {
+	words []string // key, value, key, value, ...
+	args  []any
+}
+
+// pair makes the pairs; put appends a key and then its value to b and says where the key ends.
+func pair(n, args int, put func(b []byte, i int) (_ []byte, keyEnd int)) pairs {
+	room := pairRooms.Get().(*pairRoom)
+	defer pairRooms.Put(room)
+	b, ends := room.b[:0], room.ends[:0]
+	for i := range n {
+		var keyEnd int
+		b, keyEnd = put(b, i)
+		ends = append(ends, keyEnd, len(b))
+	}
+	room.b, room.ends = b, ends
+	p := pairs{words: make([]string, 2*n), args: make([]any, 0, args*n)}
+	all, from := string(b), 0
+	for i, end := range ends {
+		p.words[i] = all[from:end]
+		from = end
+	}
+	return p
+}
+
+// pairRoom is where pairs are written before their size is known; at most pipelineLen of them.
+type pairRoom struct {
+	b    []byte
+	ends []int
+}
+
+var pairRooms = sync.Pool{New: func() any { return new(pairRoom) }}
+
+func (p *pairs) key(i int) string { return p.words[2*i] }
+
+// set is a SET of the i-th pair. The client takes pointers to strings.
+func (p *pairs) set(i int, options ...any) []any {
+	from := len(p.args)
+	p.args = append(append(p.args, "set", &p.words[2*i], &p.words[2*i+1]), options...)
+	return p.args[from:len(p.args):len(p.args)]
 }
 
 // judge says what a reply to a claim is worth.
@@ -222,17 +273,20 @@ func (s *store) claim(ctx context.Context, items []item) []reply {
 
 func (s *store) claimBatch(ctx context.Context, items []item, out []reply) (again bool) {
 	old := s.old.Load()
-	keys := make([]string, len(items))
+	kv := pair(len(items), 7, func(b []byte, i int) ([]byte, int) {
+		from := len(b)
+		b = s.appendKey(b, items[i].id)
+		end := len(b)
+		return s.appendClaim(b, b[from:end], items[i].delivery), end
+	})
 	cmds := make([]*redis.Cmd, len(items))
 	var lease any = s.lease.Milliseconds() // once, not for each command
 	err := s.exchange(ctx, func(p redis.Pipeliner) {
 		for i := range items {
-			keys[i] = s.key(items[i].id)
-			val := s.claimValue(keys[i], items[i].delivery)
 			if old {
-				cmds[i] = claimScript.Eval(ctx, p, keys[i:i+1], val, lease)
+				cmds[i] = claimScript.Eval(ctx, p, kv.words[2*i:2*i+1], kv.words[2*i+1], lease)
 			} else {
-				cmds[i] = p.Do(ctx, "set", keys[i], val, "nx", "get", "px", lease)
+				cmds[i] = p.Do(ctx, kv.set(i, "nx", "get", "px", lease)...)
 			}
 		}
 	})
@@ -257,7 +311,7 @@ func (s *store) claimBatch(ctx context.Context, items []item, out []reply) (agai
 			s.met.errors.WithLabelValues(class(err)).Inc()
 			away = away || class(err) == "network" || class(err) == "timeout"
 		default:
-			if out[i] = s.judge(keys[i], val); out[i].state == replyUnknown {
+			if out[i] = s.judge(kv.key(i), val); out[i].state == replyUnknown {
 				s.met.errors.WithLabelValues("foreign_value").Inc()
 			}
 		}
@@ -286,14 +340,25 @@ func (s *store) confirm(ctx context.Context, cs []Claim, window time.Duration) [
 		return cs
 	}
 	cmds := make([]*redis.StatusCmd, len(cs))
+	kv := pair(len(cs), 5, func(b []byte, i int) ([]byte, int) {
+		from := len(b)
+		b = s.appendKey(b, cs[i].ID)
+		end := len(b)
+		return appendConfirm(b, b[from:end], cs[i].Delivery, cs[i].Content), end
+	})
+	var last time.Duration
+	var lasts any // last, for the wire: most have the same
 	err := s.exchange(ctx, func(p redis.Pipeliner) {
 		for i := range cs {
-			key := s.key(cs[i].ID)
 			w := cs[i].Window
 			if w <= 0 {
 				w = window
 			}
-			cmds[i] = p.Set(ctx, key, confirmValue(key, cs[i].Delivery, cs[i].Content), w)
+			if w != last {
+				last, lasts = w, max(w.Milliseconds(), 1)
+			}
+			cmds[i] = redis.NewStatusCmd(ctx, kv.set(i, "px", lasts)...)
+			_ = p.Process(ctx, cmds[i]) // of a pipeline it only queues
 		}
 	})
 	if errors.Is(err, errNoAnswer) {

@@ -499,3 +499,33 @@ func BenchmarkRealClaim(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.N*pipelineLen)/b.Elapsed().Seconds(), "claims/s")
 }
+
+// BenchmarkRealConfirm is BenchmarkRealClaim of confirms: queued by one, sent by another.
+func BenchmarkRealConfirm(b *testing.B) {
+	bin, err := exec.LookPath("redis-server")
+	if err != nil {
+		b.Skip("no redis-server here")
+	}
+	cmd := exec.Command(bin, "--port", "17998", "--save", "")
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	time.Sleep(300 * time.Millisecond)
+	d, err := New(Options{Node: "n1", Local: newIndex(), Redis: redisAt("127.0.0.1:17998"), BatchTimeout: 5 * time.Second})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer d.redis.close()
+	cs := make([]Claim, pipelineLen)
+	for i := range cs {
+		cs[i] = claimOf(i, "01J0000000000000000000000A")
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		d.confirms.add(cs)
+		if !d.flushOnce(context.Background()) {
+			b.Fatal("not confirmed")
+		}
+	}
+}

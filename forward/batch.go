@@ -136,6 +136,14 @@ func batchCRC(b []byte) uint32 { return binary.BigEndian.Uint32(b[atCRC:]) }
 
 // appendRecord appends one record: length, attributes, deltas, key, value, headers.
 func appendRecord(dst []byte, m *Message, timeDelta int64, offsetDelta int) []byte {
+	if m.packed != nil {
+		n := 1 + varintLen(timeDelta) + varintLen(int64(offsetDelta)) + len(m.packed)
+		dst = binary.AppendVarint(dst, int64(n))
+		dst = append(dst, 0)
+		dst = binary.AppendVarint(dst, timeDelta)
+		dst = binary.AppendVarint(dst, int64(offsetDelta))
+		return append(dst, m.packed...)
+	}
 	n := 1 + varintLen(timeDelta) + varintLen(int64(offsetDelta)) + bytesLen(m.Key) + bytesLen(m.Value) +
 		varintLen(int64(len(m.Headers)))
 	for i := range m.Headers {
@@ -196,6 +204,9 @@ func millis(t time.Time) int64 {
 
 // size is how many bytes the message takes in a batch before compression, rounded up.
 func (m *Message) size() int {
+	if m.packed != nil {
+		return recordOverhead + len(m.packed)
+	}
 	n := recordOverhead + len(m.Key) + len(m.Value)
 	for i := range m.Headers {
 		n += headerOverhead + len(m.Headers[i].Key) + len(m.Headers[i].Value)

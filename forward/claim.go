@@ -121,6 +121,7 @@ func (c *core) ask() {
 		}
 		c.claimed[i] = question{}
 	}
+	c.pushLanes() // now: the next batch may wait for Redis
 	c.giveClaimsBack()
 }
 
@@ -190,7 +191,7 @@ func (c *core) conflict(ev *parcel, a *Answer) {
 	ev.source.conflicts.Inc()
 	c.p.log.Error("same event id with other content", ev.named(zap.String("first", a.Of))...)
 	if ev.msg != nil {
-		ev.msg.Headers = append(ev.msg.Headers, Header{Key: "ce_conflict", Value: []byte(a.Of)})
+		ev.msg.addHeader(headerConflict, a.Of)
 	}
 }
 

@@ -221,13 +221,14 @@ func (c *core) count(s *settled) {
 // them: confirms to dedupe, the producer's intents, the cursor.
 func (p *Pump) committer(c *core, stop <-chan struct{}) {
 	confirmed := c.saved.Confirmed
+	var rooms committerRooms
 	for {
 		select {
 		case n := <-c.commits:
-			if !p.append(n.ss, stop) {
+			if !p.append(n.ss, &rooms, stop) {
 				return
 			}
-			confirmed = p.rest(n.ss, confirmed)
+			confirmed = p.rest(n.ss, &rooms, confirmed)
 			if n.cursor != nil {
 				cur := *n.cursor
 				cur.Confirmed = confirmed
@@ -252,15 +253,33 @@ func (p *Pump) committer(c *core, stop <-chan struct{}) {
 	}
 }
 
+// committerRooms are the committer's lists, of one batch after the other: nobody keeps what
+// he is given of them. A new list each time was 550 bytes for each delivery.
+type committerRooms struct {
+	outcomes []archive.Outcome
+	claims   []Claim
+	acks     []Ack
+}
+
+// emptied is a list for the next batch; one that a backlog made large is given up.
+func emptied[T any](list []T) []T {
+	if cap(list) > 2*outboxFull {
+		return nil
+	}
+	clear(list)
+	return list[:0]
+}
+
 // append syncs the outcomes, as often as it takes.
-func (p *Pump) append(ss []settled, stop <-chan struct{}) bool {
+func (p *Pump) append(ss []settled, rooms *committerRooms, stop <-chan struct{}) bool {
 	if len(ss) == 0 {
 		return true
 	}
-	os := make([]archive.Outcome, len(ss))
+	os := rooms.outcomes
 	for i := range ss {
-		os[i] = *ss[i].o
+		os = append(os, *ss[i].o)
 	}
+	defer func() { rooms.outcomes = emptied(os) }()
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
 		done := p.stage("forward.outcome", len(os))
 		err := p.o.Archive.AppendOutcomes(os)
@@ -285,9 +304,8 @@ func (p *Pump) append(ss []settled, stop <-chan struct{}) bool {
 }
 
 // rest tells dedupe and the producer what is synced now.
-func (p *Pump) rest(ss []settled, confirmed uint64) uint64 {
-	claims := make([]Claim, 0, len(ss))
-	acks := make([]Ack, 0, len(ss))
+func (p *Pump) rest(ss []settled, rooms *committerRooms, confirmed uint64) uint64 {
+	claims, acks := rooms.claims, rooms.acks
 	for i := range ss {
 		s := &ss[i]
 		confirmed = max(confirmed, s.o.Seq)
@@ -312,5 +330,6 @@ func (p *Pump) rest(ss []settled, confirmed uint64) uint64 {
 			p.log.Warn("intents stay; they are resolved at the next start", zap.Error(err))
 		}
 	}
+	rooms.claims, rooms.acks = emptied(claims), emptied(acks)
 	return confirmed
 }

@@ -44,6 +44,7 @@ type core struct {
 	parked     []*parcel
 
 	lanes    map[string]*lane
+	loaded   []*lane        // those that send has something for
 	inflight map[string]int // sent and not acked, per topic
 	bounced  chan *lane
 	sent     map[*Message]*parcel
@@ -126,7 +127,9 @@ func (c *core) run(reads <-chan readBatch) {
 		if grace == nil {
 			c.followChanges()
 			c.work()
-		} else if len(c.sent) == 0 && len(c.outbox) == 0 && c.settledAll() {
+		}
+		c.pushLanes()
+		if grace != nil && len(c.sent) == 0 && len(c.outbox) == 0 && c.settledAll() {
 			return
 		}
 	}
@@ -252,7 +255,7 @@ func (c *core) dispatch(ev *parcel) {
 	ev.pass = nil
 	c.sent[ev.msg] = ev
 	c.inflight[ev.topic]++
-	c.lane(ev.topic).push(ev.msg)
+	c.send(ev.msg)
 	c.freeKey(ev)
 }
 

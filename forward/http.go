@@ -174,7 +174,7 @@ func (ev *parcel) mark() {
 	}
 	ev.msg.Headers = slices.Clip(ev.msg.Headers[:0])
 	if ev.conflict != "" {
-		ev.msg.Headers = append(ev.msg.Headers, Header{Key: "ce_conflict", Value: []byte(ev.conflict)})
+		ev.msg.Headers = append(ev.msg.Headers, Header{Key: headerConflict, Value: []byte(ev.conflict)})
 	}
 	if ev.replay != nil {
 		ev.msg.Replay = ev.replay.ID

@@ -183,7 +183,7 @@ func (c *courier) request(ctx context.Context, m *Message, now time.Time) (*http
 	set("Penstock-Source", r.source)
 	set("Penstock-Replay", m.Replay)
 	for _, h := range m.Headers {
-		if h.Key == "ce_conflict" {
+		if h.Key == headerConflict {
 			set("Penstock-Conflict", string(h.Value))
 		}
 	}

@@ -88,6 +88,11 @@ type Message struct {
 
 	Partition int32 // set by the producer
 
+	// What the pump has rendered is packed: Headers is empty, and Key and Value are parts of it.
+	packed    []byte // key, value and headers as they stand in a record; nil: the fields above
+	headersAt int    // where in packed the headers begin, with their number
+	print     uint64 // fingerprint, of what is packed
+
 	request *httpRequest // what goes to an HTTP target, with Value as its body
 }
 

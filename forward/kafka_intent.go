@@ -154,15 +154,21 @@ const (
 	headerDelivery = "ce_deliveryid"
 	headerID       = "ce_id"
 	headerReplay   = "ce_replay"
+	headerConflict = "ce_conflict" // delivery with other content under the same id
 )
 
 // fingerprint is FNV-1a over the identifying headers. Within the few records of one
 // partition that are compared by it, 64 bits do; the delivery id in it is ours.
 func fingerprint(value func(key string) []byte) uint64 {
+	return printOf(value(headerDelivery), value(headerID), value(headerReplay))
+}
+
+// printOf is the fingerprint of those headers.
+func printOf[T string | []byte](delivery, id, replay T) uint64 {
 	h := uint64(14695981039346656037)
-	for _, key := range [...]string{headerDelivery, headerID, headerReplay} {
-		for _, c := range value(key) {
-			h = (h ^ uint64(c)) * 1099511628211
+	for _, v := range [...]T{delivery, id, replay} {
+		for i := range len(v) {
+			h = (h ^ uint64(v[i])) * 1099511628211
 		}
 		h = (h ^ 0xff) * 1099511628211 // no UTF-8 has this byte: values cannot run together
 	}
@@ -172,6 +178,9 @@ func fingerprint(value func(key string) []byte) uint64 {
 // fingerprint is 0 for a message without a delivery id: nothing in Kafka may pass for it
 // but the very batch, known by producer id and sequence.
 func (m *Message) fingerprint() uint64 {
+	if m.packed != nil {
+		return m.print
+	}
 	if !slices.ContainsFunc(m.Headers, func(h Header) bool { return h.Key == headerDelivery && len(h.Value) > 0 }) {
 		return 0
 	}

@@ -12,6 +12,7 @@ import (
 // because a Send may wait and no topic waits for another.
 type lane struct {
 	topic string
+	next  []*Message // the core's alone: goes into the queue with the batch that it belongs to
 
 	mu     sync.Mutex // protects queue, failed
 	queue  []*Message
@@ -29,14 +30,31 @@ func (c *core) lane(topic string) *lane {
 	return l
 }
 
-func (l *lane) push(m *Message) {
-	l.mu.Lock()
-	l.queue = append(l.queue, m)
-	l.mu.Unlock()
-	select {
-	case l.wake <- struct{}{}:
-	default:
+// send puts a message on its lane; it sets off with pushLanes. One by one they woke the
+// lane's goroutine several times for each batch.
+func (c *core) send(m *Message) {
+	l := c.lane(m.Topic)
+	if len(l.next) == 0 {
+		c.loaded = append(c.loaded, l)
 	}
+	l.next = append(l.next, m)
+}
+
+// pushLanes lets go what send has collected. Nothing is collected while the core waits.
+func (c *core) pushLanes() {
+	for i, l := range c.loaded {
+		l.mu.Lock()
+		l.queue = append(l.queue, l.next...)
+		l.mu.Unlock()
+		clear(l.next)
+		l.next = l.next[:0]
+		select {
+		case l.wake <- struct{}{}:
+		default:
+		}
+		c.loaded[i] = nil
+	}
+	c.loaded = c.loaded[:0]
 }
 
 // run sends until a message is refused; then it waits until the core has taken all of

@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -11,6 +12,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -100,6 +102,8 @@ type rendering struct {
 	replay   string
 	conflict string // delivery id of the first content
 	repeats  string // delivery id of the first that told this state
+	dead     string // why this is a dead letter
+	key      string // of the message; "" = the event's own
 	verified string
 	ref      *payloadRef // instead of the payload
 	bare     bool        // without the payload, which Preview gives beside it
@@ -147,55 +151,58 @@ func eventKey(e *provider.Event) string {
 }
 
 // render makes the message: headers as CloudEvents' Kafka binding wants them, value as
-// DESIGN 8. All values share one buffer.
+// DESIGN 8. Both are written into borrowed memory; the message has them, and its key, in
+// one piece, as they will stand in a record (packed).
 func (x *rendering) render(topic string) Message {
 	sum := sha256.Sum256(x.d.Body)
-	bodySum := hex.EncodeToString(sum[:])
-	size := len(x.e.Payload) + 1536
-	if x.ref != nil {
-		size = 2048
-	} else if !x.e.PayloadJSON {
-		size += len(x.e.Payload) / 2
-	}
-	b := x.value(make([]byte, 0, size), bodySum)
-	n := len(b)
-	hs := make([]Header, 0, 19)
-	put := func(key, val string) {
-		if val != "" {
-			from := len(b)
-			b = append(b, val...)
-			hs = append(hs, Header{Key: key, Value: b[from:len(b):len(b)]})
-		}
-	}
+	var room [2 * len(sum)]byte
+	bodySum := room[:hex.Encode(room[:], sum[:])]
+	buf := renderBuffers.Get().(*[]byte)
+	value := x.value((*buf)[:0], bodySum)
+	h := headerPacker{b: value}
 	d, e := x.d, x.e
-	put("ce_specversion", "1.0")
-	put("ce_id", e.CEID)
-	put("ce_type", x.typ)
-	put("ce_source", "/penstock/"+d.Source)
-	put("ce_subject", e.Subject)
-	put("ce_time", eventTime(d, e).UTC().Format(time.RFC3339Nano))
-	put("content-type", "application/json")
-	put("ce_dataschema", dataSchema)
-	put("ce_provider", x.info.Provider)
-	put("ce_providertype", e.Type)
-	put("ce_deliveryid", d.ID)
-	put("ce_archiveseq", strconv.FormatUint(d.Seq&^archive.QuarantineBit, 10))
-	put("ce_bodysha256", bodySum)
-	put("ce_verifiedby", x.verified)
-	put("ce_tenant", tenantOf(d, e))
-	put("ce_replay", x.replay)
-	put("ce_conflict", x.conflict)
-	put("ce_repeats", x.repeats)
+	at := eventTime(d, e)
+	h.put("ce_specversion", "1.0")
+	h.put("ce_id", e.CEID)
+	h.put("ce_type", x.typ)
+	h.put("ce_source", "/penstock/", d.Source)
+	h.put("ce_subject", e.Subject)
+	var word [64]byte
+	h.bytes("ce_time", at.UTC().AppendFormat(word[:0], time.RFC3339Nano))
+	h.put("content-type", "application/json")
+	h.put("ce_dataschema", dataSchema)
+	h.put("ce_provider", x.info.Provider)
+	h.put("ce_providertype", e.Type)
+	h.put(headerDelivery, d.ID)
+	h.bytes("ce_archiveseq", strconv.AppendUint(word[:0], d.Seq&^archive.QuarantineBit, 10))
+	h.bytes("ce_bodysha256", bodySum)
+	h.put("ce_verifiedby", x.verified)
+	h.put("ce_tenant", tenantOf(d, e))
+	h.put(headerReplay, x.replay)
+	h.put(headerConflict, x.conflict)
+	h.put("ce_repeats", x.repeats)
 	if tp, cnt := provider.Header(d.Header).Get(headerTrace); cnt == 1 && validTrace(string(tp)) {
-		put(headerTrace, string(tp))
+		h.bytes(headerTrace, tp)
 	}
-	// The value may have moved while headers were appended: cut it out of the last buffer.
-	return Message{Topic: topic, Key: []byte(eventKey(e)), Value: b[:n:n], Headers: hs, Time: eventTime(d, e), Replay: x.replay}
+	h.put("ce_deadreason", x.dead)
+	m := Message{Topic: topic, Time: at, Replay: x.replay}
+	if d.ID != "" {
+		m.print = printOf(d.ID, e.CEID, x.replay)
+	}
+	m.pack(cmp.Or(x.key, eventKey(e)), h.b[:len(value)], h.b[len(value):], h.n)
+	if cap(h.b) <= keepBuffer {
+		*buf = h.b
+		renderBuffers.Put(buf)
+	}
+	return m
 }
+
+// renderBuffers are what messages are written in before their size is known.
+var renderBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // value appends the JSON of DESIGN 8. It is written by hand because the payload's bytes
 // must stay what they are: json.Marshal compacts and escapes a RawMessage.
-func (x *rendering) value(b []byte, bodySum string) []byte {
+func (x *rendering) value(b, bodySum []byte) []byte {
 	d, e := x.d, x.e
 	b = appendField(b, '{', "provider", x.info.Provider)
 	b = appendField(b, ',', "source", d.Source)
@@ -232,14 +239,14 @@ func (x *rendering) value(b []byte, bodySum string) []byte {
 	return append(x.payload(b, bodySum), '}')
 }
 
-func (x *rendering) payload(b []byte, bodySum string) []byte {
+func (x *rendering) payload(b, bodySum []byte) []byte {
 	switch {
 	case x.bare:
 		return b
 	case x.ref != nil:
 		b = appendField(b, ',', `payload_ref":{"url`, x.ref.url)
 		b = appendField(b, ',', "node", x.ref.node)
-		b = appendField(b, ',', "sha256", bodySum)
+		b = appendField(b, ',', "sha256", string(bodySum))
 		b = append(b, `,"size":`...)
 		b = strconv.AppendInt(b, int64(len(x.d.Body)), 10)
 		b = append(b, `,"expires_at":`...)
@@ -453,34 +460,6 @@ func Tells(d *archive.Delivery, info *SourceInfo) []Told {
 		out[i] = Told{fieldsOf(d, &evs[i], typeOf(info, &evs[i])), evs[i].FailureReason}
 	}
 	return out
-}
-
-// topicFor fills the template of a route.
-func topicFor(template string, d *archive.Delivery, info *SourceInfo, e *provider.Event) string {
-	if !strings.Contains(template, "{") {
-		return template
-	}
-	tenant := d.Tenant
-	if info.Tenants {
-		tenant = e.Tenant
-	}
-	family, typ := routeNames(info, e)
-	return strings.NewReplacer("{provider}", info.Provider, "{source}", d.Source, "{tenant}", topicWord(tenant),
-		"{family}", family, "{type}", topicWord(typ)).Replace(template)
-}
-
-// topicWord is a merchant's name or a type with what no topic's name may hold written as a
-// hyphen; an empty one is "none".
-func topicWord(s string) string {
-	if s == "" {
-		return "none"
-	}
-	return strings.Map(func(r rune) rune {
-		if r < utf8.RuneSelf && topicByte(byte(r)) {
-			return r
-		}
-		return '-'
-	}, s)
 }
 
 // keyHash is equal for events that must stay in order. Two keys that collide wait for

@@ -48,7 +48,7 @@ func TestGolden(t *testing.T) {
 		}
 		var b bytes.Buffer
 		fmt.Fprintf(&b, "topic %s\nkey %s\n", m.Topic, m.Key)
-		for _, h := range m.Headers {
+		for _, h := range m.headers() {
 			fmt.Fprintf(&b, "%s: %s\n", h.Key, h.Value)
 		}
 		fmt.Fprintf(&b, "\n%s\n", m.Value)

@@ -226,7 +226,7 @@ func (p *Pump) message(ev *parcel, d *archive.Delivery, info *SourceInfo, e *pro
 		replay = ev.replay.ID
 	}
 	x := rendering{d: d, info: info, e: e, typ: typeOf(info, e), replay: replay, conflict: ev.conflict, repeats: ev.repeats,
-		verified: d.VerifiedBy}
+		verified: d.VerifiedBy, key: ev.to.key}
 	if ev.released != nil {
 		x.verified = ev.released.VerifiedBy
 	}
@@ -244,9 +244,6 @@ func (p *Pump) message(ev *parcel, d *archive.Delivery, info *SourceInfo, e *pro
 		x.ref = p.reference(d)
 	}
 	m := x.render(ev.to.topic)
-	if ev.to.key != "" {
-		m.Key = []byte(ev.to.key)
-	}
 	p.attach(ev, &m)
 }
 
@@ -285,9 +282,8 @@ func (p *Pump) deadLetter(ev *parcel, d *archive.Delivery, info *SourceInfo, e *
 	if e == nil {
 		e = &provider.Event{CEID: d.ID, Type: reason, Canonical: d.Provider + "." + reason}
 	}
-	x := rendering{d: d, info: info, e: e, typ: typeOf(info, e), verified: d.VerifiedBy, ref: p.reference(d)}
+	x := rendering{d: d, info: info, e: e, typ: typeOf(info, e), verified: d.VerifiedBy, ref: p.reference(d), dead: reason}
 	m := x.render(p.o.DeadLetterTopic)
-	m.Headers = append(m.Headers, Header{Key: "ce_deadreason", Value: []byte(reason)})
 	p.attach(ev, &m)
 }
 

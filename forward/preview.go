@@ -44,7 +44,7 @@ func Preview(d *archive.Delivery, info *SourceInfo) (out []Previewed, events int
 			topic = topicFor(info.Topic, d, info, e)
 		}
 		m := x.render(topic)
-		out = append(out, Previewed{Topic: topic, Key: cmp.Or(keyFor(info.Key, d, info, e), string(m.Key)), Headers: m.Headers, Value: m.Value,
+		out = append(out, Previewed{Topic: topic, Key: cmp.Or(keyFor(info.Key, d, info, e), string(m.Key)), Headers: m.headers(), Value: m.Value,
 			Payload: e.Payload, PayloadJSON: e.PayloadJSON, Masked: e.Masked, Part: e.PayloadItem, Problems: e.Problems})
 	}
 	return out, len(evs), nil

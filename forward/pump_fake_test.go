@@ -215,7 +215,7 @@ func (s *fakeSink) produce(batch []*Message) {
 		}
 		it.off, it.appended = int64(len(t[part])), true
 		r := fakeRecord{key: string(m.Key), value: string(m.Value), headers: map[string]string{}}
-		for _, h := range m.Headers {
+		for _, h := range m.headers() {
 			r.headers[h.Key] = string(h.Value)
 		}
 		t[part] = append(t[part], r)
@@ -269,7 +269,7 @@ func (s *fakeSink) reach(batch []*Message) bool {
 }
 
 func isDead(m *Message) bool {
-	for _, h := range m.Headers {
+	for _, h := range m.headers() {
 		if h.Key == "ce_deadreason" {
 			return true
 		}

@@ -34,6 +34,9 @@ func (p *Pump) reader(ctx context.Context, out chan<- readBatch, from, scanEnd u
 	rd := p.o.Archive.Reader(from)
 	defer rd.Close()
 	skim(rd, false, true)
+	if l, ok := rd.(interface{ Lend() }); ok && p.kind == KindKafka {
+		l.Lend() // what is rendered holds nothing of its delivery; what goes to an HTTP target is the delivery
+	}
 	for ctx.Err() == nil {
 		b, err := p.readBatch(ctx, rd, scanEnd)
 		if err != nil {

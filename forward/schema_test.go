@@ -105,7 +105,7 @@ func checkMessage(t *testing.T, schema *jsonschema.Schema, what string, m Messag
 		t.Errorf("%s: package event: %v", what, err)
 	}
 	seen := map[string]int{}
-	for _, h := range m.Headers {
+	for _, h := range m.headers() {
 		seen[h.Key]++
 		if !slices.ContainsFunc(published.Headers, func(known published.Header) bool { return known.Name == h.Key }) {
 			t.Errorf("%s: header %s is in no document", what, h.Key)

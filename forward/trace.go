@@ -65,9 +65,9 @@ func (pt *partition) traceProduce(start time.Time, group []*Message, res *result
 	}
 	for _, m := range group {
 		s.Bytes += int64(len(m.Key) + len(m.Value))
-		for i := range m.Headers {
-			if m.Headers[i].Key == headerTrace && len(s.Links) < maxLinks {
-				s.Links = append(s.Links, string(m.Headers[i].Value))
+		for _, h := range m.headers() {
+			if h.Key == headerTrace && len(s.Links) < maxLinks {
+				s.Links = append(s.Links, string(h.Value))
 			}
 		}
 	}

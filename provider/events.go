@@ -154,7 +154,7 @@ func collect(out []item, v, up *fastjson.Value, steps []step, limit int) []item 
 }
 
 func (c *reading) events(items []item) []Event {
-	out := make([]Event, 0, len(items))
+	out := make([]Event, len(items))
 	whole := len(items)*len(c.payload) <= maxShared
 	payload, isJSON := c.hiddenPayload(c.payload, c.isJSON)
 	masked := c.masked
@@ -163,7 +163,8 @@ func (c *reading) events(items []item) []Event {
 		c.item, c.up = it.value, it.up
 		c.typeOpen = false
 		keep := len(c.problems)
-		ev := c.event(it, i)
+		ev := &out[i]
+		c.event(it, i, ev)
 		ev.Item, ev.Items = i, len(items)
 		ev.Payload, ev.PayloadJSON, ev.Masked = payload, isJSON, masked
 		if !whole && it.raw != nil && c.isJSON {
@@ -182,7 +183,6 @@ func (c *reading) events(items []item) []Event {
 		}
 		ev.Problems = append(ev.Problems, c.problems...)
 		c.problems = c.problems[:keep]
-		out = append(out, ev)
 	}
 	return out
 }
@@ -208,30 +208,29 @@ func (c *reading) hiddenPayload(b []byte, isJSON bool) ([]byte, bool) {
 	return b, false
 }
 
-// event reads one item.
-func (c *reading) event(it *item, n int) Event {
+// event reads one item into ev, which is empty.
+func (c *reading) event(it *item, n int, ev *Event) {
 	pl, typ, status := c.plan()
 	is, canonical := c.canonical(typ, status)
-	ev := Event{Type: typ, Status: status, Rerendered: c.d.Rerendered}
+	ev.Type, ev.Status, ev.Rerendered = typ, status, c.d.Rerendered
 	ev.OwnType = c.d.OwnType(typ)
 	if ev.Canonical = ev.OwnType; canonical {
 		ev.Canonical = string(is)
 	}
-	c.identify(pl, it, n, &ev)
+	c.identify(pl, it, n, ev)
 	if canonical {
 		ev.State = c.state(pl, ev.Canonical, typ, status)
 	}
-	c.fill(pl, &ev)
-	c.fillMoney(pl, &ev)
+	c.fill(pl, ev)
+	c.fillMoney(pl, ev)
 	ev.Livemode = c.livemode(pl, typ, status)
 	if canonical && strings.HasSuffix(ev.Canonical, ".failed") {
-		c.explain(&ev)
+		c.explain(ev)
 	}
-	c.coverage(pl, &ev)
+	c.coverage(pl, ev)
 	if n > 0 && c.d.SignedItems == "first" {
-		c.unproved(pl, &ev)
+		c.unproved(pl, ev)
 	}
-	return ev
 }
 
 // unproved marks an item that the signature does not reach: whoever holds one signed

@@ -2,6 +2,7 @@ package provider
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"strconv"
 
@@ -114,13 +115,27 @@ func (s *scanner) space() {
 	}
 }
 
+// plainTo skips eight bytes at a time as long as none of them is a quote, a backslash or
+// below a blank.
+func plainTo(b []byte, i int) int {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	for ; i+8 <= len(b); i += 8 {
+		w := binary.LittleEndian.Uint64(b[i:])
+		quote, slash := w^(ones*'"'), w^(ones*'\\')
+		if ((w-ones*' ')&^w|(quote-ones)&^quote|(slash-ones)&^slash)&highs != 0 {
+			break
+		}
+	}
+	return i
+}
+
 // str steps over a string and returns its inside, raw.
 func (s *scanner) str() ([]byte, error) {
 	if s.i >= len(s.b) || s.b[s.i] != '"' {
 		return nil, errScan
 	}
 	from := s.i + 1
-	for i := from; i < len(s.b); i++ {
+	for i := plainTo(s.b, from); i < len(s.b); i++ {
 		switch c := s.b[i]; {
 		case c == '"':
 			s.i = i + 1

@@ -65,3 +65,18 @@ func FuzzStrictness(f *testing.F) {
 		}
 	})
 }
+
+// TestStrictInLongStrings: strings are walked eight bytes at a time; every byte at every
+// place of such a walk is judged as json.Valid judges it.
+func TestStrictInLongStrings(t *testing.T) {
+	for at := range 20 {
+		for c := range 256 {
+			for _, more := range []string{"", "n", `"`, "u00e9"} {
+				text := []byte(`["` + strings.Repeat("x", at) + string([]byte{byte(c)}) + more + strings.Repeat("y", 20-at) + `"]`)
+				if got, want := walks(text), json.Valid(text); got != want {
+					t.Fatalf("%q: %v, json.Valid says %v", text, got, want)
+				}
+			}
+		}
+	}
+}
