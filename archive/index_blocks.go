@@ -12,9 +12,8 @@ import (
 )
 
 // Values that many deliveries share (source, verdict, type, ...) and the way from a
-// delivery to its row are not written one key each but in blocks, one per batch: of some
-// 17 keys a delivery had, 7 are left on a busy gateway, and a key costs about 2 us of CPU
-// until the last compaction has seen it.
+// delivery to its row are not written one key each but in blocks, one per batch: a key costs
+// about 2 us of CPU until the last compaction has seen it.
 //
 // A posting block holds the places of the rows that got one value in one batch and were
 // received in one window of time. Windows do not overlap, so who reads them in order and
@@ -34,16 +33,16 @@ type batchNo uint64
 
 func windowOf(o []byte) uint64 { return binary.BigEndian.Uint64(o) >> windowBits }
 
-// single says that a value has a key for each row: almost as many values as rows, or a
-// value that does not last.
-func single(field byte, value string) bool {
+func kindOf(field byte, value string) valueKind {
 	switch field {
 	case byEventID, byOrderID, byPaymentID, byRequestID, byIdempotencyKey:
-		return true
+		return unique
 	case byOutcome:
-		return value == Pending || value == Held.String()
+		if value == Pending || value == Held.String() {
+			return single
+		}
 	}
-	return false
+	return common
 }
 
 func (k valueKey) blockPrefix(b []byte) []byte {

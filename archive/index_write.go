@@ -176,15 +176,20 @@ type writer struct {
 	value   []byte                    // of values
 	counts  map[countMinute]*tallyRow // rows that come and go with this batch
 	blocks  blocks
+	ids     ids
 	posted  postSweep
 }
 
 func (x *index) write() {
 	defer close(x.done)
 	w := &writer{x: x, batch: x.db.NewBatch(pebble.WithMaxRetainedSizeBytes(keptBatch)), young: map[ref]*live{}, orphans: map[ref][]*Outcome{}, counts: map[countMinute]*tallyRow{},
-		blocks: blocks{posts: map[valueKey][]order{}}}
+		blocks: blocks{posts: map[valueKey][]order{}}, ids: ids{full: x.o.shelfIDs, most: x.o.shelfSame}}
 	w.applied = [2]uint64{x.position(0), x.position(1)}
-	if err := w.run(); err != nil {
+	err := w.ids.load(x.db)
+	if err == nil {
+		err = w.run()
+	}
+	if err != nil {
 		x.fail(err)
 	}
 }
@@ -427,7 +432,7 @@ func (w *writer) commit() error {
 		}
 	}
 	// Positions only grow with a change, and without one there is nothing to put.
-	if err := errors.Join(w.blocks.put(w.batch, batchNo(w.applied[0]+w.applied[1])), w.putCounts()); err != nil {
+	if err := errors.Join(w.ids.put(w.batch), w.blocks.put(w.batch, batchNo(w.applied[0]+w.applied[1])), w.putCounts()); err != nil {
 		return err
 	}
 	for log, seq := range w.applied {
@@ -492,7 +497,8 @@ func (w *writer) put(l *live) error {
 	for _, k := range keys {
 		switch {
 		case hasKey(l.keys, k):
-		case k.single:
+		case k.kind == unique && w.ids.post(k, o):
+		case k.kind == single:
 			w.buf = k.key(w.buf, o)
 			set(w.buf, nil)
 		default:
@@ -501,7 +507,7 @@ func (w *writer) put(l *live) error {
 		}
 	}
 	for _, k := range l.keys {
-		if err == nil && k.single && !hasKey(keys, k) {
+		if err == nil && k.kind == single && !hasKey(keys, k) {
 			w.buf = k.key(w.buf, o)
 			err = w.batch.Delete(w.buf, nil)
 		}
