@@ -303,9 +303,24 @@ func (x *index) pebbleOptions(cache *pebble.Cache) *pebble.Options {
 		// One compaction at a time: the index may lag, ingest may not.
 		CompactionConcurrencyRange: func() (int, int) { return 1, max(1, x.o.cores/2) },
 	}
+	o.Experimental.SpanPolicyFunc = tablesApart
+	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionFastest })
 	// No Bloom filters: they would be for all keys (2.5 MB a table, read whole on a cache
 	// miss), where only evidence asks for what is not there; see seenFilter.
 	return o
+}
+
+// tablesApart ends tables where one kind of keys does that grows at an end of its own: rows and
+// what waits at their beginning, outcomes and times at their end, ids in the newest shelf. So new
+// ones overlap little that is older, and no compaction writes rows again because of the postings
+// that came with them.
+func tablesApart(start []byte) (policy pebble.SpanPolicy, end []byte, err error) {
+	for _, kind := range [...]byte{keyEvidence, keyEvidence + 1, keyOutcome, keyRow, keySeq, keySeq + 1} {
+		if len(start) == 0 || start[0] < kind {
+			return policy, []byte{kind}, nil
+		}
+	}
+	return policy, nil, nil
 }
 
 // pebbleLogger keeps Pebble from printing, and from ending the process: it calls Fatalf

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -194,6 +195,7 @@ func refsFrom(db pebble.Reader, first, end ref, n int) ([]ref, error) {
 type blocks struct {
 	posts map[valueKey][]order
 	times [2]timeBlock
+	keys  []valueKey // of posts, in order
 	buf   []byte
 	value []byte
 }
@@ -207,7 +209,15 @@ func (g *blocks) time(r ref, at time.Time) {
 
 // put writes them into the batch and begins anew.
 func (g *blocks) put(batch *pebble.Batch, n batchNo) error {
-	for k, places := range g.posts {
+	g.keys = g.keys[:0]
+	for k := range g.posts {
+		g.keys = append(g.keys, k)
+	}
+	slices.SortFunc(g.keys, func(a, b valueKey) int {
+		return cmp.Or(cmp.Compare(a.field, b.field), cmp.Compare(a.hash, b.hash))
+	})
+	for _, k := range g.keys {
+		places := g.posts[k]
 		slices.SortFunc(places, func(a, b order) int { return bytes.Compare(a[:], b[:]) })
 		for len(places) > 0 {
 			window, end := windowOf(places[0][:]), 1
