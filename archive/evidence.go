@@ -1,9 +1,11 @@
 package archive
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -51,6 +53,38 @@ func appendEvidence(b []byte, r ref, o *Outcome, content Identity, id string) []
 	b = binary.BigEndian.AppendUint64(b, uint64(nanos(o.At)))
 	b = append(b, content[:]...)
 	return append(b, id...)
+}
+
+// proofs gathers the evidence of a batch.
+type proofs struct {
+	list   []proof
+	values []byte
+}
+
+type proof struct {
+	id         Identity
+	begin, end int
+}
+
+func (p *proofs) add(id Identity, value []byte) {
+	begin := len(p.values)
+	p.values = append(p.values, value...)
+	p.list = append(p.list, proof{id, begin, len(p.values)})
+}
+
+// put writes them in the order of their keys; of equal ones the last counts.
+func (p *proofs) put(batch *pebble.Batch) error {
+	slices.SortStableFunc(p.list, func(a, b proof) int { return bytes.Compare(a.id[:], b.id[:]) })
+	var key []byte
+	for i := range p.list {
+		e := &p.list[i]
+		key = evidenceKey(key, e.id)
+		if err := batch.Set(key, p.values[e.begin:e.end], nil); err != nil {
+			return fmt.Errorf("index evidence: %w", err)
+		}
+	}
+	p.list, p.values = p.list[:0], p.values[:0]
+	return nil
 }
 
 func (x *index) readEvidence(id Identity) (evidence, bool, error) {

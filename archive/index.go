@@ -28,10 +28,12 @@ import (
 //	r <order16>                       the row
 //	s <last ref8>                     received_at of deliveries that were new in one batch:
 //	                                  the way from a delivery to its row
-//	x <field1> <fnv64 of value> <order16>   one per row and searchable value; empty
+//	x <field1> <fnv64 of value> <order16>   one per row and value that it will lose; empty
 //	b <field1> <fnv64 of value> <window8> <batch8>   the rows of one window of time that got
-//	                                  a value in one batch (index_blocks.go); which of x and
-//	                                  b a value has: valueKey.single
+//	                                  a value in one batch (index_blocks.go)
+//	w <^shelf4>                       a shelf: which times it has ids of (index_ids.go)
+//	h <^shelf4> <bucket2>             a bucket of it: hashes of ids, and their rows' places
+//	                                  which of x, b and h a value has: valueKey.kind
 //	o <ref8> <outcome seq8>           an outcome
 //	c <level> <source> 0 <unit8>      deliveries per minute, hour or day: index_counts.go
 //	e <identity16>                    evidence: ref, at, content, delivery id
@@ -52,11 +54,13 @@ const (
 	keyOutcome  = 'o'
 	keyEvidence = 'e'
 	keyCount    = 'c'
+	keyShelf    = 'w'
+	keyBucket   = 'h'
 )
 
 // indexFormat names the layout above. Another number in the directory: rebuilt.
-// 2 has the counts, 3 the blocks.
-const indexFormat = 3
+// 2 has the counts, 3 the blocks, 5 the buckets; sealed ones: indexFormatSealed.
+const indexFormat = 5
 
 const (
 	orderSize = 16
@@ -98,6 +102,8 @@ type indexOptions struct {
 	batchDelay   time.Duration // how long a change may wait for its batch on a quiet index; 0: 50 ms
 	busyDelay    time.Duration // and and on a busy one; 0: 400 ms, as lists follow within a second
 	batchChanges int           // 0: 8192
+	shelfIDs     uint64        // ids of a full shelf; 0: 4 million
+	shelfSame    uint16        // 0: 2048
 }
 
 type index struct {
@@ -187,6 +193,12 @@ func openIndex(dir string, o indexOptions) (*index, error) {
 	}
 	if o.batchChanges == 0 {
 		o.batchChanges = 8192
+	}
+	if o.shelfIDs == 0 {
+		o.shelfIDs = shelfIDs
+	}
+	if o.shelfSame == 0 {
+		o.shelfSame = shelfSame
 	}
 	if o.busyDelay == 0 {
 		o.busyDelay = 400 * time.Millisecond
@@ -284,16 +296,31 @@ const rebuildName = "REBUILD"
 
 func (x *index) pebbleOptions(cache *pebble.Cache) *pebble.Options {
 	o := &pebble.Options{
-		FS: x.o.fs, Cache: cache, Logger: pebbleLogger{x}, DisableWAL: true,
+		FS: x.o.fs, Cache: cache, Logger: pebbleLogger{x}, DisableWAL: true, Merger: listMerger,
 		MemTableSize: indexMemTable, MemTableStopWritesThreshold: 4,
 		L0CompactionThreshold: 4, L0StopWritesThreshold: 24, LBaseMaxBytes: 256 << 20,
 		MaxOpenFiles: 512, FormatMajorVersion: pebble.FormatNewest,
 		// One compaction at a time: the index may lag, ingest may not.
 		CompactionConcurrencyRange: func() (int, int) { return 1, max(1, x.o.cores/2) },
 	}
+	o.Experimental.SpanPolicyFunc = tablesApart
+	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionFastest })
 	// No Bloom filters: they would be for all keys (2.5 MB a table, read whole on a cache
 	// miss), where only evidence asks for what is not there; see seenFilter.
 	return o
+}
+
+// tablesApart ends tables where one kind of keys does that grows at an end of its own: rows and
+// what waits at their beginning, outcomes and times at their end, ids in the newest shelf. So new
+// ones overlap little that is older, and no compaction writes rows again because of the postings
+// that came with them.
+func tablesApart(start []byte) (policy pebble.SpanPolicy, end []byte, err error) {
+	for _, kind := range [...]byte{keyEvidence, keyEvidence + 1, keyOutcome, keyRow, keySeq, keySeq + 1} {
+		if len(start) == 0 || start[0] < kind {
+			return policy, []byte{kind}, nil
+		}
+	}
+	return policy, nil, nil
 }
 
 // pebbleLogger keeps Pebble from printing, and from ending the process: it calls Fatalf
@@ -479,10 +506,19 @@ func evidenceKey(b []byte, id Identity) []byte { return append(append(b[:0], key
 // valueKey is one searchable value: its field and a hash. Rows found by it are compared
 // again, so that two values with one hash cost time and nothing else.
 type valueKey struct {
-	field  byte
-	single bool // it has keys of its own and stands in no block
-	hash   uint64
+	field byte
+	kind  valueKind
+	hash  uint64
 }
+
+// valueKind is where a value's rows are found.
+type valueKind byte
+
+const (
+	common valueKind = iota // in blocks: many rows share it
+	single                  // by keys of their own: it does not last
+	unique                  // in buckets: almost as many values as rows
+)
 
 const valuePrefixSize = 10
 

@@ -22,7 +22,7 @@ func benchRows(b *testing.B) int {
 // benchIndex fills an index as live traffic would: each delivery is followed by its
 // outcome, every fiftieth is refused.
 func benchIndex(b *testing.B, n int) *index {
-	x := testIndex(b, b.TempDir(), indexOptions{batchDelay: 50 * time.Millisecond, Codec: benchCodec(b)})
+	x := testIndex(b, b.TempDir(), indexOptions{batchDelay: 50 * time.Millisecond, shelfIDs: shelfIDs, Codec: benchCodec(b)})
 	live, minor := true, int64(9232)
 	i, outcome := 0, false
 	seq := [2]uint64{}

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,9 +13,8 @@ import (
 )
 
 // Values that many deliveries share (source, verdict, type, ...) and the way from a
-// delivery to its row are not written one key each but in blocks, one per batch: of some
-// 17 keys a delivery had, 7 are left on a busy gateway, and a key costs about 2 us of CPU
-// until the last compaction has seen it.
+// delivery to its row are not written one key each but in blocks, one per batch: a key costs
+// about 2 us of CPU until the last compaction has seen it.
 //
 // A posting block holds the places of the rows that got one value in one batch and were
 // received in one window of time. Windows do not overlap, so who reads them in order and
@@ -34,16 +34,16 @@ type batchNo uint64
 
 func windowOf(o []byte) uint64 { return binary.BigEndian.Uint64(o) >> windowBits }
 
-// single says that a value has a key for each row: almost as many values as rows, or a
-// value that does not last.
-func single(field byte, value string) bool {
+func kindOf(field byte, value string) valueKind {
 	switch field {
 	case byEventID, byOrderID, byPaymentID, byRequestID, byIdempotencyKey:
-		return true
+		return unique
 	case byOutcome:
-		return value == Pending || value == Held.String()
+		if value == Pending || value == Held.String() {
+			return single
+		}
 	}
-	return false
+	return common
 }
 
 func (k valueKey) blockPrefix(b []byte) []byte {
@@ -195,6 +195,7 @@ func refsFrom(db pebble.Reader, first, end ref, n int) ([]ref, error) {
 type blocks struct {
 	posts map[valueKey][]order
 	times [2]timeBlock
+	keys  []valueKey // of posts, in order
 	buf   []byte
 	value []byte
 }
@@ -208,7 +209,15 @@ func (g *blocks) time(r ref, at time.Time) {
 
 // put writes them into the batch and begins anew.
 func (g *blocks) put(batch *pebble.Batch, n batchNo) error {
-	for k, places := range g.posts {
+	g.keys = g.keys[:0]
+	for k := range g.posts {
+		g.keys = append(g.keys, k)
+	}
+	slices.SortFunc(g.keys, func(a, b valueKey) int {
+		return cmp.Or(cmp.Compare(a.field, b.field), cmp.Compare(a.hash, b.hash))
+	})
+	for _, k := range g.keys {
+		places := g.posts[k]
 		slices.SortFunc(places, func(a, b order) int { return bytes.Compare(a[:], b[:]) })
 		for len(places) > 0 {
 			window, end := windowOf(places[0][:]), 1

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -225,6 +226,9 @@ func testIndex(t testing.TB, dir string, o indexOptions) *index {
 	if o.batchDelay == 0 {
 		o.batchDelay = time.Millisecond
 	}
+	if o.shelfIDs == 0 {
+		o.shelfIDs = 500 // so that tests have many
+	}
 	if sealIndexes && o.Codec == nil {
 		o.Codec = testCodec(t)
 	}
@@ -245,7 +249,7 @@ func testIndex(t testing.TB, dir string, o indexOptions) *index {
 func memIndex(t testing.TB) *index { return testIndex(t, "index", indexOptions{fs: vfs.NewMem()}) }
 
 // dump renders every key and value: two indexes of the same log must be equal. Blocks
-// depend on how the log was cut into batches, so what they say is rendered: every time, and
+// and buckets depend on how the log was cut into batches, so what they say is rendered: every time, and
 // of each posting whose row has the value a line. Postings of values that a row lost, or of
 // rows that are gone, are legal and say nothing.
 func dump(t testing.TB, x *index) string {
@@ -284,8 +288,12 @@ func dump(t testing.TB, x *index) string {
 					lines = append(lines, fmt.Sprintf("b%v %x\n", k, o))
 				}
 			}
+		case keyShelf, keyBucket:
 		default:
 			v := it.Value()
+			if key[0] == keyRow {
+				lines = append(lines, dumpIDs(t, x, it, order(key[1:]))...)
+			}
 			if x.codec != nil && (key[0] == keyRow || key[0] == keyOutcome) {
 				v = nil // sealed with random nonces
 			}
@@ -297,6 +305,35 @@ func dump(t testing.TB, x *index) string {
 	}
 	slices.Sort(lines)
 	return strings.Join(slices.Compact(lines), "")
+}
+
+// dumpIDs renders the ids of a row that lead to it.
+func dumpIDs(t testing.TB, x *index, it *pebble.Iterator, o order) (lines []string) {
+	t.Helper()
+	e, err := x.readRow(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range x.codec.valueKeys(e) {
+		if k.kind != unique {
+			continue
+		}
+		p, err := (&scan{x: x}).buckets(func(opts *pebble.IterOptions) (*pebble.Iterator, error) {
+			return it.Clone(pebble.CloneOptions{IterOptions: opts})
+		}, k, make([]byte, orderSize), bytes.Repeat([]byte{0xff}, orderSize+1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at, ok := p.leap(o); ok && at == o {
+			lines = append(lines, fmt.Sprintf("h%v %x\n", k, o))
+		} else {
+			t.Errorf("no bucket has %v of the row %x", k, o)
+		}
+		if err := errors.Join(p.error(), p.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return lines
 }
 
 func diffLine(a, b string) string {

@@ -86,8 +86,8 @@ func (w *writer) erase(r ref) error {
 	delete(w.old, r)
 	o := makeOrder(l.e.row.ReceivedAt, r)
 	for _, k := range l.keys {
-		if !k.single {
-			continue // in blocks, which go when all their rows have
+		if k.kind != single {
+			continue // in blocks and buckets, which go when all their rows have
 		}
 		if err := w.batch.Delete(k.key(nil, o), nil); err != nil {
 			return err
@@ -143,6 +143,9 @@ func (w *writer) sweepBlocks() error {
 		}
 		oldest, found, err := oldestRow(w.x.db)
 		if err != nil || !found {
+			return err
+		}
+		if err := w.sweepShelves(); err != nil {
 			return err
 		}
 		*p = postSweep{active: true, keep: windowOf(oldest[:]), next: []byte{keyBlock}}

@@ -176,15 +176,23 @@ type writer struct {
 	value   []byte                    // of values
 	counts  map[countMinute]*tallyRow // rows that come and go with this batch
 	blocks  blocks
+	ids     ids
+	proofs  proofs
+	lost    []valueAt // values that rows of this batch lost, and below those that came
+	came    []valueAt // both of a kind that has keys of its own
 	posted  postSweep
 }
 
 func (x *index) write() {
 	defer close(x.done)
 	w := &writer{x: x, batch: x.db.NewBatch(pebble.WithMaxRetainedSizeBytes(keptBatch)), young: map[ref]*live{}, orphans: map[ref][]*Outcome{}, counts: map[countMinute]*tallyRow{},
-		blocks: blocks{posts: map[valueKey][]order{}}}
+		blocks: blocks{posts: map[valueKey][]order{}}, ids: ids{full: x.o.shelfIDs, most: x.o.shelfSame}}
 	w.applied = [2]uint64{x.position(0), x.position(1)}
-	if err := w.run(); err != nil {
+	err := w.ids.load(x.db)
+	if err == nil {
+		err = w.run()
+	}
+	if err != nil {
 		x.fail(err)
 	}
 }
@@ -333,8 +341,9 @@ func (w *writer) outcome(o *Outcome) error {
 	if proves(o) {
 		if err := o.proofs(func(proved, content Identity) error {
 			w.x.seen.add(proved)
-			w.buf, w.value = evidenceKey(w.buf, w.x.codec.identity(proved)), w.x.codec.evidence(w.value, r, o, content, id)
-			return w.batch.Set(w.buf, w.value, nil)
+			w.value = w.x.codec.evidence(w.value, r, o, content, id)
+			w.proofs.add(w.x.codec.identity(proved), w.value)
+			return nil
 		}); err != nil {
 			return fmt.Errorf("index evidence of outcome seq=%d: %w", o.Seq, err)
 		}
@@ -422,12 +431,23 @@ func (w *writer) commit() error {
 	}
 	x := w.x
 	for _, l := range w.dirty {
-		if err := w.put(l); err != nil {
+		if l.keys == nil {
+			w.blocks.time(l.e.ref, l.e.row.ReceivedAt)
+			w.tally(&l.e.row, 1)
+		}
+	}
+	// The last row first: their keys ascend then, and those of one kind after another, which
+	// halves what the memtable takes to find their places.
+	for i := len(w.dirty) - 1; i >= 0; i-- {
+		if err := w.put(w.dirty[i]); err != nil {
 			return err
 		}
 	}
+	if err := errors.Join(w.putSingles(), w.proofs.put(w.batch)); err != nil {
+		return err
+	}
 	// Positions only grow with a change, and without one there is nothing to put.
-	if err := errors.Join(w.blocks.put(w.batch, batchNo(w.applied[0]+w.applied[1])), w.putCounts()); err != nil {
+	if err := errors.Join(w.ids.put(w.batch), w.blocks.put(w.batch, batchNo(w.applied[0]+w.applied[1])), w.putCounts()); err != nil {
 		return err
 	}
 	for log, seq := range w.applied {
@@ -479,40 +499,52 @@ func (w *writer) put(l *live) error {
 	e := w.x.codec.visible(l.e)
 	o := makeOrder(e.row.ReceivedAt, e.ref)
 	keys := w.x.codec.valueKeys(e)
-	var err error
-	set := func(key, value []byte) {
-		if err == nil {
-			err = w.batch.Set(key, value, nil)
-		}
-	}
-	if l.keys == nil {
-		w.blocks.time(e.ref, e.row.ReceivedAt)
-		w.tally(&e.row, 1)
-	}
 	for _, k := range keys {
 		switch {
 		case hasKey(l.keys, k):
-		case k.single:
-			w.buf = k.key(w.buf, o)
-			set(w.buf, nil)
+		case k.kind == unique && w.ids.post(k, o):
+		case k.kind == single:
+			w.came = append(w.came, valueAt{k, o})
 		default:
 			w.blocks.post(k, o)
 			w.posted.keep = max(w.posted.keep, windowOf(o[:]))
 		}
 	}
 	for _, k := range l.keys {
-		if err == nil && k.single && !hasKey(keys, k) {
-			w.buf = k.key(w.buf, o)
-			err = w.batch.Delete(w.buf, nil)
+		if k.kind == single && !hasKey(keys, k) {
+			w.lost = append(w.lost, valueAt{k, o})
 		}
 	}
 	l.keys = keys
 	w.buf = rowKey(w.buf, o)
 	w.value = w.x.codec.row(w.value, e)
-	set(w.buf, w.value)
-	if err != nil {
+	if err := w.batch.Set(w.buf, w.value, nil); err != nil {
 		return fmt.Errorf("index delivery %s: %w", e.row.ID, err)
 	}
+	return nil
+}
+
+// valueAt is a value of a row.
+type valueAt struct {
+	k  valueKey
+	at order
+}
+
+// putSingles writes the keys of values that have them for each row.
+func (w *writer) putSingles() error {
+	for _, v := range w.lost {
+		w.buf = v.k.key(w.buf, v.at)
+		if err := w.batch.Delete(w.buf, nil); err != nil {
+			return fmt.Errorf("index delivery seq=%d: %w", v.at.ref().seq(), err)
+		}
+	}
+	for _, v := range w.came {
+		w.buf = v.k.key(w.buf, v.at)
+		if err := w.batch.Set(w.buf, nil, nil); err != nil {
+			return fmt.Errorf("index delivery seq=%d: %w", v.at.ref().seq(), err)
+		}
+	}
+	w.lost, w.came = w.lost[:0], w.came[:0]
 	return nil
 }
 

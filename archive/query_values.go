@@ -85,7 +85,7 @@ func (s *scan) open(ctx context.Context, vs []fieldValue, lower, upper []byte) (
 	lists := make([]postings, 0, len(vs))
 	for _, v := range vs {
 		k := s.x.codec.valueKey(v.field, v.value)
-		if k.single {
+		if k.kind == single {
 			prefix := k.prefix(nil)
 			it, err := iterate(&pebble.IterOptions{LowerBound: append(bytes.Clone(prefix), lower...), UpperBound: append(prefix, upper...)})
 			if err != nil {
@@ -102,9 +102,35 @@ func (s *scan) open(ctx context.Context, vs []fieldValue, lower, upper []byte) (
 		if err != nil {
 			return lists, err
 		}
-		lists = append(lists, &blockPostings{it: it, k: k, lower: lower, upper: upper})
+		blocks := &blockPostings{it: it, k: k, lower: lower, upper: upper}
+		if k.kind != unique {
+			lists = append(lists, blocks)
+			continue
+		}
+		buckets, err := s.buckets(iterate, k, lower, upper)
+		if err != nil {
+			return append(lists, blocks), err
+		}
+		lists = append(lists, &eitherPostings{lists: [2]postings{buckets, blocks}})
 	}
 	return lists, nil
+}
+
+// buckets gives what the buckets have for an id; of a value that is no such, blocks have the rest.
+func (s *scan) buckets(iterate func(*pebble.IterOptions) (*pebble.Iterator, error), k valueKey, lower, upper []byte) (postings, error) {
+	shelves, err := iterate(shelfBounds())
+	if err != nil {
+		return nil, err
+	}
+	it, err := iterate(&pebble.IterOptions{LowerBound: []byte{keyBucket}, UpperBound: []byte{keyBucket + 1}})
+	if err != nil {
+		return nil, errors.Join(err, shelves.Close())
+	}
+	p, err := openBuckets(shelves, it, k, lower, upper)
+	if err = errors.Join(err, shelves.Close()); err != nil {
+		return nil, errors.Join(err, it.Close())
+	}
+	return p, nil
 }
 
 // keyPostings are keys of their own, one per row.
