@@ -478,7 +478,7 @@ func checkFooter(seg *segment, f File, damage func(string, ...any)) {
 	}
 	if rest := sc.end - end; err == nil {
 		b, err := sc.window(end, int(min(rest, frameHead+maxPayload)))
-		if err == nil && !endsFile(b) {
+		if err == nil && (!endsFile(b) || hasHole(b, end)) {
 			return // a torn write, which the segment's successor cut off
 		}
 	}
@@ -496,6 +496,19 @@ func endsFile(b []byte) bool {
 	binary.LittleEndian.PutUint32(whole[4:], n)
 	_, why := decodeFrame(whole, 0)
 	return why == ""
+}
+
+// hasHole says whether a block of the file, as far as b at off reaches into it, holds zeros
+// alone: the file had grown, and what was to stand there never reached the disk.
+func hasHole(b []byte, off int64) bool {
+	for len(b) > 0 {
+		n := min(pageSize-off%pageSize, int64(len(b)))
+		if n >= 4 && len(bytes.Trim(b[:n], "\x00")) == 0 {
+			return true
+		}
+		b, off = b[n:], off+n
+	}
+	return false
 }
 
 // nearly says whether two tags are the same but for a few bits; those of two segments

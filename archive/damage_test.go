@@ -307,6 +307,30 @@ func TestTornFooter(t *testing.T) {
 	}
 }
 
+// TestHole: the block that the end of a footer is in was to grow the file, and has zeros.
+func TestHole(t *testing.T) {
+	b := bytes.Repeat([]byte{0, 7}, 3000)
+	for _, c := range []struct {
+		from, to int
+		off      int64
+		want     bool
+	}{
+		{0, 0, 0, false},
+		{4096, 6000, 0, true},
+		{4098, 6000, 0, false}, // not all of the block
+		{96, 4192, 4000, true},
+		{96, 4191, 4000, false},
+		{5996, 6000, 4096*7 - 5996, true}, // the last block has four bytes
+		{5997, 6000, 4096*7 - 5997, false},
+	} {
+		torn := bytes.Clone(b)
+		clear(torn[c.from:c.to])
+		if got := hasHole(torn, c.off); got != c.want {
+			t.Errorf("zeros at %d to %d of a frame at %d: %t", c.from, c.to, c.off, got)
+		}
+	}
+}
+
 // TestForgedFrameInBody: a body that holds a well-formed frame of the very segment must
 // not become a record when the frame around it is damaged. The salt keeps a sender from
 // making one; this shows what it is for.
