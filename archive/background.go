@@ -147,6 +147,7 @@ func (j *journal) shutdown() {
 // closeFiles marks the active segment as closed in good order: after that no torn write
 // and no damage can be mistaken for each other.
 func (j *journal) closeFiles() {
+	j.warm.close()
 	seg := j.active
 	if seg == nil {
 		return

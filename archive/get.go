@@ -4,7 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 )
+
+// getBuffers are what single records are looked for in.
+var getBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // get reads the record of a seq.
 func (j *journal) get(seq uint64) (Record, error) {
@@ -25,12 +29,19 @@ func (j *journal) get(seq uint64) (Record, error) {
 	if err := seg.load(f); err != nil {
 		return Record{}, fmt.Errorf("read seq=%d from segment %s: %w", seq, seg.name, err)
 	}
+	j.warm.keep(seg)
 	sc := seg.scan(f, seg.enter(seq))
+	buf := getBuffers.Get().(*[]byte)
+	sc.buf = (*buf)[:0]
 	sc.chunk = markEvery
 	if seg.stored.Load() > 0 {
 		sc.chunk = packedChunk
 	}
 	rec, err := j.find(seg, sc, seq)
+	if err == nil && rec.Marker == nil && cap(sc.buf) <= 4*markEvery { // a marker's data is not copied
+		*buf = sc.buf
+		getBuffers.Put(buf)
+	}
 	if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrCorrupt) {
 		// A bad sector beside the record must not keep it from being read.
 		sc = seg.scan(f, seg.enter(seq))

@@ -48,6 +48,7 @@ type journal struct {
 	segs    []*segment // oldest first; the last may be the active one
 	readers map[*Reader]struct{}
 	floor   uint64 // number of the oldest kept segment
+	warm    warmSegments
 
 	floorFile string // under retaining; see floor.go
 

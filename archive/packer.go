@@ -400,6 +400,7 @@ func (p *packer) swap(j *journal, seg *segment, tmp string, size, disk int64) er
 	was := seg.size.Swap(size)
 	seg.stored.Store(disk)
 	j.bytes.Add(disk - was)
+	j.warm.forget(seg)
 	if idle := seg.letGo(); old != "" && (syncErr != nil || !idle || !p.keep(j, old)) {
 		p.forget(j, old)
 	}

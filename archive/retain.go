@@ -209,6 +209,7 @@ func (a *Archive) remove(j *journal, seg, next *segment) error {
 	if a.index != nil {
 		a.index.forget(int(j.o.Kind), next.head.first)
 	}
+	j.warm.forget(seg)
 	seg.mu.Lock()
 	seg.gone = true
 	idle := seg.refs == 0

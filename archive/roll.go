@@ -185,6 +185,7 @@ func (j *journal) dropEmpty() {
 	if err := j.o.FS.Remove(seg.path); err != nil {
 		j.log.Warn("empty segment stays behind; the next start sets it aside", zap.String("segment", seg.name), zap.Error(err))
 	}
+	j.warm.forget(seg)
 	seg.mu.Lock()
 	seg.gone = true
 	seg.mu.Unlock()

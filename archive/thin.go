@@ -375,6 +375,7 @@ func (t *thinner) swap() *segment {
 	j.segMu.Unlock()
 	for _, p := range t.parts {
 		j.bytes.Add(-p.disk())
+		j.warm.forget(p)
 		p.mu.Lock()
 		p.gone = true
 		p.mu.Unlock()
