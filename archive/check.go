@@ -268,15 +268,10 @@ func lookAt(disk FS, dir string, kind uint8, keys *Keys) (*recovery, error) {
 	if err != nil {
 		return nil, err
 	}
-	now, err := disk.List(r.dir)
-	if err != nil {
-		return nil, err
-	}
+	r.floor = after.uint(keyFloor + strconv.Itoa(int(kind)))
 	if err := r.readHeaders(names); err != nil {
 		return nil, err
 	}
-	noted, _ := floorOf(now, r.archive)
-	r.floor = max(after.uint(keyFloor+strconv.Itoa(int(kind))), noted)
 	r.dropRemoved()
 	r.chain()
 	r.bounds()

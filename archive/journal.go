@@ -50,8 +50,6 @@ type journal struct {
 	floor   uint64 // number of the oldest kept segment
 	warm    warmSegments
 
-	floorFile string // under retaining; see floor.go
-
 	active    *segment        // committer only: what it appends to
 	carry     []carried       // committer only: what the first segment of this life begins with
 	unsealed  *segment        // committer only: the newest one of the last life

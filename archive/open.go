@@ -220,7 +220,6 @@ func (a *Archive) newJournal(r *recovery, id uint64) *journal {
 	if a.keys != nil {
 		j.sealer = &sealer{keys: a.keys}
 	}
-	j.floorFile = r.floorFile
 	j.spares.names, j.spares.next = r.spares.names, r.spares.next
 	if len(r.carry) == 0 {
 		j.nextSeq++ // the plan's first

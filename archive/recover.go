@@ -59,8 +59,6 @@ type recovery struct {
 
 	perSegment uint64 // how many seqs a segment can hold
 	floor      uint64 // number of the oldest segment that retention kept
-	noted      uint64 // what of it stands in the name of floorFile; see floor.go
-	floorFile  string
 	head       segmentNote
 	look       bool          // nothing is repaired
 	names      *names        // of dir
@@ -97,15 +95,12 @@ func (r *recovery) run() error {
 	if err := r.readHeaders(found); err != nil {
 		return err
 	}
-	r.noted, r.floorFile = floorOf(found, r.archive)
-	r.floor = max(r.floor, r.noted)
 	for _, name := range found {
 		r.leftover(name)
 	}
 	r.dropRemoved()
 	r.chain()
 	r.bounds()
-	r.lastNo = max(r.lastNo, r.noted) // whatever was lost: nothing new may look as if it were removed
 	if n := len(r.segs); n > 0 {
 		return r.tail(r.segs[n-1])
 	}
@@ -437,7 +432,7 @@ func (r *recovery) newPlan(next uint64) plan {
 // bring back any.
 func (r *recovery) dropRemoved() {
 	for len(r.segs) > 1 && r.segs[0].head.tag.number < r.floor && r.segs[0].head.archive != 0 {
-		if !r.look && (r.segs[0].head.tag.number < r.noted && r.names.settle() == nil || r.settle()) {
+		if !r.look && r.settle() {
 			if err := r.fs.Remove(r.segs[0].path); err != nil {
 				r.note(r.segs[0].name, "was removed by retention before and cannot be removed again: %v", err)
 			}

@@ -1,8 +1,10 @@
 package archive
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"go.uber.org/zap"
@@ -24,11 +26,6 @@ func (a *Archive) retain() {
 	a.retaining.Lock()
 	defer a.retaining.Unlock()
 	a.pins.expire(a.o.Now(), a.zap)
-	for _, j := range []*journal{a.log, a.quarantine.log} {
-		if err := j.reserveFloor(); err != nil {
-			a.zap.Debug("no file for the note of retention; trying again", zap.String("dir", j.dir), zap.Error(err))
-		}
-	}
 	rule := keepRule{age: a.o.Retention.Age, size: a.o.Retention.Size}
 	waits := a.waiting.Load()
 	if keep := a.keep.Load(); keep != nil {
@@ -51,16 +48,12 @@ func (a *Archive) retain() {
 // trim removes whole segments, oldest first, never the newest. What waits in one is
 // copied forward first.
 func (a *Archive) trim(j *journal, rule keepRule) {
-	for k, dropped := 0, false; ; {
+	for k := 0; ; {
 		prev, seg, next := j.expired(k, rule, a.o.Now())
 		if seg == nil {
 			return
 		}
 		fewer, err := a.retire(j, rule, prev, seg, next)
-		if !dropped && diskFull(err) && a.dropSpares() {
-			dropped = true
-			continue
-		}
 		switch {
 		case errors.Is(err, errUnknown):
 			return
@@ -199,7 +192,8 @@ func (a *Archive) remove(j *journal, seg, next *segment) error {
 		return err
 	}
 	number := next.head.tag.number
-	if err := a.noteFloor(j, number); err != nil {
+	note := Change{Key: keyFloor + strconv.Itoa(int(j.o.Kind)), Value: binary.LittleEndian.AppendUint64(nil, number)}
+	if err := a.state.Commit(note); err != nil {
 		return fmt.Errorf("note that segments below number %d are removed: %w", number, err)
 	}
 	j.segMu.Lock()
