@@ -80,6 +80,7 @@ func benchCodec(b *testing.B) *codec {
 func BenchmarkQuery(b *testing.B) {
 	n := benchRows(b)
 	x := benchIndex(b, n)
+	benchSettled(b, x)
 	no := false
 	mid := fakeEpoch.Add(time.Duration(n/2) * time.Millisecond)
 	for _, q := range []struct {
@@ -106,6 +107,7 @@ func BenchmarkQuery(b *testing.B) {
 		b.Run(q.name, func(b *testing.B) {
 			b.ReportAllocs()
 			rows := 0
+			cpu := cpuTime(b)
 			for range b.N {
 				p, err := x.query(b.Context(), &q.f)
 				if err != nil {
@@ -114,6 +116,7 @@ func BenchmarkQuery(b *testing.B) {
 				rows = len(p.Rows)
 			}
 			b.ReportMetric(float64(rows), "rows")
+			b.ReportMetric(float64(cpuTime(b)-cpu)/1e3/float64(b.N), "cpu-us/op")
 		})
 	}
 	b.Run("evidence, unknown", func(b *testing.B) {

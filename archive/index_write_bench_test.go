@@ -46,15 +46,7 @@ func benchWrite(b *testing.B, n int, outcomes bool, made time.Duration) {
 		b.Fatal(err)
 	}
 	waitFor(b, "the index to be filled", func() bool { return x.position(0) >= r.seq[0] && x.position(1) >= r.seq[1] })
-	flushed, err := x.db.AsyncFlush()
-	if err != nil {
-		b.Fatal(err)
-	}
-	<-flushed
-	waitFor(b, "compactions", func() bool {
-		m := x.db.Metrics()
-		return m.Compact.NumInProgress == 0 && m.Levels[0].Sublevels < 4
-	})
+	benchSettled(b, x)
 	b.StopTimer()
 	cpu = cpuTime(b) - cpu - made
 	runtime.ReadMemStats(&after)
@@ -70,6 +62,19 @@ func benchWrite(b *testing.B, n int, outcomes bool, made time.Duration) {
 	per(float64(total.TablesSize), "disk-B/delivery")
 	per(float64(total.TableBytesFlushed+total.TableBytesCompacted+total.TableBytesIngested), "written-B/delivery")
 	b.ReportMetric(float64(m.Levels[0].TablesCount), "L0-tables")
+}
+
+// benchSettled waits until everything is flushed and compactions have done what they must.
+func benchSettled(b *testing.B, x *index) {
+	flushed, err := x.db.AsyncFlush()
+	if err != nil {
+		b.Fatal(err)
+	}
+	<-flushed
+	waitFor(b, "compactions", func() bool {
+		m := x.db.Metrics()
+		return m.Compact.NumInProgress == 0 && m.Levels[0].Sublevels < 4
+	})
 }
 
 func cpuTime(b *testing.B) time.Duration {
