@@ -264,11 +264,14 @@ func (p *Pump) reference(d *archive.Delivery) *payloadRef {
 	return r
 }
 
+// parcelSize is what an event takes beside its message, in bytes: measured, rounded up.
+const parcelSize = 1200
+
 func (p *Pump) attach(ev *parcel, m *Message) {
 	m.Delivery, m.Item, m.Repeats = ev.ref.seq, ev.ref.item, ev.repeats
 	ev.msg, ev.topic, ev.key = m, m.Topic, m.Key
 	ev.keyHash = keyHash(p.seed, m.Topic, m.Key)
-	ev.size = int64(len(m.Value)+len(m.Key)) + 1024
+	ev.size = int64(m.size()) + parcelSize
 }
 
 // deadLetter makes the event a dead letter: small, with the reason and the way to the
