@@ -37,6 +37,7 @@ func main() {
 	code := cli.Run(ctx, cli.Env{Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Color: cli.Terminal(os.Stdout), Hup: hup},
 		cli.Wiring{Version: cli.Version, Providers: builtin, Catalogue: catalogue{builtin}, Serve: func(ctx context.Context, conf *config.Config, o cli.ServeOptions) error {
 			spread()
+			go bound(ctx)
 			return serve(ctx, conf, catalogue{builtin}, o)
 		}})
 	stop()

@@ -139,8 +139,8 @@ type Options struct {
 	KeepFor         time.Duration // how long a claim-check may be fetched, from receipt on; 0 = for ever, or not said
 	PinBodies       bool          // retention may remove before KeepFor what claim-checks point to: it is pinned
 
-	MaxBytes     int64         // bytes of events in memory; default 64 MiB
-	MaxEvents    int           // events known but not done (parked, waiting, blocked); default 65536
+	MaxBytes     int64         // bytes of events in memory; default 32 MiB
+	MaxEvents    int           // events known but not done (parked, waiting, blocked); default 32768
 	MaxEventSize int           // larger values go by claim-check; default 900,000
 	HoldAfter    time.Duration // a blocked topic's events are held after so long; default 10 s
 	ParkFor      time.Duration // an event claimed by another node is published after so long; default 10 min
@@ -204,10 +204,10 @@ func (o *Options) setDefaults() {
 		o.Start = StartOldest
 	}
 	if o.MaxBytes <= 0 {
-		o.MaxBytes = 64 << 20
+		o.MaxBytes = 32 << 20
 	}
 	if o.MaxEvents <= 0 {
-		o.MaxEvents = 1 << 16
+		o.MaxEvents = 1 << 15
 	}
 	if o.MaxEventSize <= 0 {
 		o.MaxEventSize = 900_000 // Kafka's default limit is 1,048,588 for a whole batch

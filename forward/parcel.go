@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -371,6 +372,9 @@ func (p *Pump) delivery(ev *parcel) (*archive.Delivery, error) {
 // unload gives the event's bytes up.
 func (ev *parcel) unload() (freed int64) {
 	freed = ev.size
+	if ev.msg != nil {
+		ev.key = bytes.Clone(ev.key) // it stands among the bytes of the message
+	}
 	ev.msg, ev.size = nil, 0
 	return freed
 }
