@@ -19,8 +19,6 @@ const (
 	maxRecent = 1 << 18
 	// keepConfirms is how many confirms an empty queue keeps room for.
 	keepConfirms = 8 * pipelineLen
-	// forgetAtOnce is how many confirmed events are forgotten while claims wait.
-	forgetAtOnce = 64
 	// closeFlush is how long a stop waits for the last confirms.
 	closeFlush = time.Second
 )
@@ -263,20 +261,8 @@ func (d *Deduper) forget(ctx context.Context) {
 
 // forgetSome looks at the n oldest and says whether more is worth a look.
 func (d *Deduper) forgetSome(n int) bool {
-	upto := d.o.Local.Indexed()
 	for range n {
 		d.mu.Lock()
-		// What the index has by its place needs no question, so a few go at once.
-		for range forgetAtOnce {
-			if len(d.ring) == 0 {
-				break
-			}
-			if f := d.recent[d.ring[0]]; f.outcome == 0 || f.outcome > upto {
-				break
-			}
-			delete(d.recent, d.ring[0])
-			d.ring = d.ring[1:]
-		}
 		if len(d.ring) == 0 {
 			d.mu.Unlock()
 			return false

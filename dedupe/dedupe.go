@@ -335,15 +335,14 @@ func (d *Deduper) Confirm(cs []Claim) {
 	for i := range cs {
 		c := &cs[i]
 		delete(d.flying, c.ID)
+		if _, ok := d.recent[c.ID]; !ok {
+			d.ring = append(d.ring, c.ID)
+		}
 		at := c.At
 		if at.IsZero() {
 			at = d.now()
 		}
-		known := len(d.recent)
 		d.recent[c.ID] = flight{c.Delivery, c.Item, c.Content, at, c.Outcome}
-		if len(d.recent) > known {
-			d.ring = append(d.ring, c.ID)
-		}
 	}
 	d.mu.Unlock()
 	if d.redis != nil {

@@ -114,7 +114,6 @@ func newStore(o *Options, m *metrics) (*store, error) {
 		PoolSize:              8,
 		PipelinePoolSize:      6, // claims, confirms, renewals, the probe, two spare for those given up
 		DisableIdentity:       true,
-		Protocol:              2, // in 3 the client looks for a push before every reply: 1 % of a busy gateway
 	})
 	return s, nil
 }
