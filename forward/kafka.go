@@ -182,7 +182,7 @@ type KafkaOptions struct {
 	SASL             *SASLOptions
 	ClientID         string // default "penstock"
 	MaxBatchBytes    int    // bytes of a batch on the wire, default 1,000,000 (brokers take 1,048,588)
-	MaxInFlightBytes int64  // bytes of messages taken by Send and not acked, default 32 MiB
+	MaxInFlightBytes int64  // bytes of messages taken by Send and not acked, default 64 MiB
 	AcceptHome       bool   // an operator's word: another cluster or topic id is welcome
 
 	// Regressed is called when Kafka went back (see Regression), before anything

@@ -19,7 +19,7 @@ import (
 
 const (
 	defaultBatchBytes    = 1_000_000
-	defaultInFlightBytes = 32 << 20
+	defaultInFlightBytes = 64 << 20
 	// batchRecords bounds the records of a batch: its intent grows with them.
 	batchRecords = 5000
 	// ackSlices is how many answers may wait for the pump.

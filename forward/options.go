@@ -139,7 +139,7 @@ type Options struct {
 	KeepFor         time.Duration // how long a claim-check may be fetched, from receipt on; 0 = for ever, or not said
 	PinBodies       bool          // retention may remove before KeepFor what claim-checks point to: it is pinned
 
-	MaxBytes     int64         // bytes of events in memory; default 32 MiB
+	MaxBytes     int64         // bytes of events in memory; default 64 MiB
 	MaxEvents    int           // events known but not done (parked, waiting, blocked); default 32768
 	MaxEventSize int           // larger values go by claim-check; default 900,000
 	HoldAfter    time.Duration // a blocked topic's events are held after so long; default 10 s
@@ -204,7 +204,7 @@ func (o *Options) setDefaults() {
 		o.Start = StartOldest
 	}
 	if o.MaxBytes <= 0 {
-		o.MaxBytes = 32 << 20
+		o.MaxBytes = 64 << 20
 	}
 	if o.MaxEvents <= 0 {
 		o.MaxEvents = 1 << 15
