@@ -12,7 +12,7 @@ import (
 // longer for speed. What lives is 100 MiB at rest and 200 beside a backlog; without a limit the
 // heap grows to twice that, and what the collector cannot follow in time comes on top: 930
 // MiB were seen while a backlog was taken up.
-const heapRoom = 400 << 20
+const heapRoom = 336 << 20
 
 // bound keeps the process small, unless GOMEMLIMIT or GOGC say what is wanted. What lives
 // always has half as much again: a limit that nothing can meet would spend the CPU on it.
