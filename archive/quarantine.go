@@ -111,7 +111,7 @@ func (q *quarantine) lost(b *batch) {
 	for _, k := range b.refused {
 		q.sampler.drop(k.source, k.reason)
 	}
-	q.sampler.unsaved(b.said) // the new segment's first marker says all counts as well; this does not lean on it
+	q.sampler.unsaved(b.said)
 }
 
 // opening is the marker that each segment begins with: all counts. The journal's mutex is

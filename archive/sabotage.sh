@@ -95,6 +95,7 @@ try pin-not-settled pins.go 'TestPin.*' 'return p.made.settle()' 'return nil'
 
 # Counts of what is refused.
 try refused-uncounted quarantine.go 'TestLost.*' 'q.sampler.drop(k.source, k.reason)' '_ = k'
+try counts-not-repeated quarantine.go TestLostCountsAreSaidAgain '	q.sampler.unsaved(b.said)' ''
 try counts-late commit.go TestCountsRideWithWhatIsKept 'if j.o.Departs != nil {' 'if false {'
 
 # Compression.
