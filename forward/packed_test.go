@@ -2,6 +2,7 @@ package forward
 
 import (
 	"bytes"
+	"hash/maphash"
 	"slices"
 	"strings"
 	"testing"
@@ -43,5 +44,26 @@ func samePacked(t *testing.T, m *Message) {
 	}
 	if m.fingerprint() != loose.fingerprint() || m.fingerprint() == 0 {
 		t.Errorf("fingerprint is %x packed and %x loose", m.fingerprint(), loose.fingerprint())
+	}
+}
+
+// TestUnloadLetsGo: what is put aside keeps its key and nothing else of the message, and
+// what counts against the bound is all of it, headers too.
+func TestUnloadLetsGo(t *testing.T) {
+	m := &Message{Topic: "t"}
+	h := headerPacker{}
+	h.put("ce_id", strings.Repeat("h", 5000))
+	m.pack("key", make([]byte, 3000), h.b, h.n)
+	ev := &parcel{}
+	p := &Pump{seed: maphash.MakeSeed()}
+	p.attach(ev, m)
+	if ev.size < 8000 {
+		t.Errorf("it counts as %d bytes", ev.size)
+	}
+	if freed := ev.unload(); freed < 8000 || ev.msg != nil || ev.size != 0 {
+		t.Errorf("%d bytes freed, message %v, size %d", freed, ev.msg, ev.size)
+	}
+	if string(ev.key) != "key" || &ev.key[0] == &m.Key[0] {
+		t.Errorf("key %q stands in the message's memory", ev.key)
 	}
 }
