@@ -31,6 +31,7 @@ import (
 //	x <field1> <fnv64 of value> <order16>   one per row and value that it will lose; empty
 //	b <field1> <fnv64 of value> <window8> <batch8>   the rows of one window of time that got
 //	                                  a value in one batch (index_blocks.go)
+//	B                                 the same of a wide window
 //	w <^shelf4>                       a shelf: which times it has ids of (index_ids.go)
 //	h <^shelf4> <bucket2>             a bucket of it: hashes of ids, and their rows' places
 //	                                  which of x, b and h a value has: valueKey.kind
@@ -51,6 +52,7 @@ const (
 	keySeq      = 's'
 	keyValue    = 'x'
 	keyBlock    = 'b'
+	keyWide     = 'B'
 	keyOutcome  = 'o'
 	keyEvidence = 'e'
 	keyCount    = 'c'
@@ -59,8 +61,9 @@ const (
 )
 
 // indexFormat names the layout above. Another number in the directory: rebuilt.
-// 2 has the counts, 3 the blocks, 5 the buckets; sealed ones: indexFormatSealed.
-const indexFormat = 5
+// 2 has the counts, 3 the blocks, 5 the buckets, 7 wide windows and counts that are merged; sealed
+// ones: indexFormatSealed.
+const indexFormat = 7
 
 const (
 	orderSize = 16
@@ -296,7 +299,7 @@ const rebuildName = "REBUILD"
 
 func (x *index) pebbleOptions(cache *pebble.Cache) *pebble.Options {
 	o := &pebble.Options{
-		FS: x.o.fs, Cache: cache, Logger: pebbleLogger{x}, DisableWAL: true, Merger: listMerger,
+		FS: x.o.fs, Cache: cache, Logger: pebbleLogger{x}, DisableWAL: true, Merger: indexMerger,
 		MemTableSize: indexMemTable, MemTableStopWritesThreshold: 4,
 		L0CompactionThreshold: 4, L0StopWritesThreshold: 24, LBaseMaxBytes: 256 << 20,
 		MaxOpenFiles: 512, FormatMajorVersion: pebble.FormatNewest,

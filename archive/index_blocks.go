@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -22,17 +23,59 @@ import (
 // that lost a value or is gone is found there still, compared, and passed over. Values
 // that rows are bound to lose (pending, held) therefore keep keys of their own.
 //
+// Where one delivery a second came, each had a window for itself and a key for each of its values
+// (an index of 10 million deliveries of 90 days took 18 minutes to build, as compactions sorted 80
+// million keys). So a batch that brings few rows of a long time, as it does when the log is read
+// from its beginning, puts them into wide windows. Readers join both.
+//
 // A block of times maps consecutive deliveries of one log, all that were new in one batch.
 
-// windowBits is the length of a window: 2^30 ns, 1.07 s. At 2,000 deliveries/s a window of
-// a value that all of them have is 10 KB to read.
-const windowBits = 30
+// windows are the blocks of one width.
+type windows struct {
+	kind byte // of the keys
+	bits uint // a window is 2^bits ns
+}
+
+var (
+	// narrow windows have 1.07 s. At 2,000 deliveries/s one of a value that all of them have
+	// is 10 KB to read.
+	narrow = windows{keyBlock, 30}
+	// wide ones have 275 s, and no more than 4,096 rows of one pass over the log.
+	wide = windows{keyWide, 38}
+)
+
+const (
+	// wideLeast is how many narrow windows the rows of a block must reach over to be worth a
+	// wide one: far more than a batch does that was just received, however rare its value.
+	wideLeast = 8
+	// wideMost is how many rows there may be for each of these: to find one, all of a window are
+	// read.
+	wideMost = 16
+)
 
 // batchNo tells the blocks of batches apart. Positions only grow, and a crash loses the
 // blocks that were written at a position together with it.
 type batchNo uint64
 
-func windowOf(o []byte) uint64 { return binary.BigEndian.Uint64(o) >> windowBits }
+func (ws windows) of(o []byte) uint64 { return binary.BigEndian.Uint64(o) >> ws.bits }
+
+// widths says how a block of these places, sorted and of one wide window, is written.
+func widths(places []order) windows {
+	n := narrow.of(places[len(places)-1][:]) - narrow.of(places[0][:]) + 1
+	if n >= wideLeast && uint64(len(places)) <= n*wideMost {
+		return wide
+	}
+	return narrow
+}
+
+// run is how many of the sorted places are of the first one's window.
+func (ws windows) run(places []order) int {
+	window, n := ws.of(places[0][:]), 1
+	for n < len(places) && ws.of(places[n][:]) == window {
+		n++
+	}
+	return n
+}
 
 func kindOf(field byte, value string) valueKind {
 	switch field {
@@ -46,27 +89,29 @@ func kindOf(field byte, value string) valueKind {
 	return common
 }
 
-func (k valueKey) blockPrefix(b []byte) []byte {
-	return binary.BigEndian.AppendUint64(append(b[:0], keyBlock, k.field), k.hash)
+// key is the part of a block's key up to its window; blockKey the whole of it.
+func (ws windows) key(b []byte, k valueKey, window uint64) []byte {
+	b = binary.BigEndian.AppendUint64(append(b[:0], ws.kind, k.field), k.hash)
+	return binary.BigEndian.AppendUint64(b, window)
 }
 
-// blockWindow is the part of a block's key up to its window; blockKey the whole of it.
-func (k valueKey) blockWindow(b []byte, window uint64) []byte {
-	return binary.BigEndian.AppendUint64(k.blockPrefix(b), window)
+func (ws windows) blockKey(b []byte, k valueKey, window uint64, n batchNo) []byte {
+	return binary.BigEndian.AppendUint64(ws.key(b, k, window), uint64(n))
 }
 
-func (k valueKey) blockKey(b []byte, window uint64, n batchNo) []byte {
-	return binary.BigEndian.AppendUint64(k.blockWindow(b, window), uint64(n))
+// after is above all blocks of a value.
+func (ws windows) after(k valueKey) []byte {
+	return append(ws.key(nil, k, math.MaxUint64), bytes.Repeat([]byte{0xff}, 9)...)
 }
 
 // appendPlaces encodes sorted places: of each the uvarint distance of its time from the
 // one before (the first from the window's begin) and the varint distance of its ref,
 // whose lowest bit is the log.
-func appendPlaces(b []byte, places []order) []byte {
+func (ws windows) appendPlaces(b []byte, places []order) []byte {
 	if len(places) == 0 {
 		return b
 	}
-	at, last := windowOf(places[0][:])<<windowBits, int64(0)
+	at, last := ws.of(places[0][:])<<ws.bits, int64(0)
 	for i := range places {
 		t, r := binary.BigEndian.Uint64(places[i][:8]), places[i].ref()
 		n := int64(r.seq())<<1 | int64(r.log())
@@ -80,8 +125,8 @@ func appendPlaces(b []byte, places []order) []byte {
 var errPosting = errors.New("a block of the index is cut short or holds an impossible number")
 
 // readPlaces decodes what appendPlaces wrote for a window, appending to places.
-func readPlaces(places []order, window uint64, b []byte) ([]order, error) {
-	at, last := window<<windowBits, int64(0)
+func (ws windows) readPlaces(places []order, window uint64, b []byte) ([]order, error) {
+	at, last := window<<ws.bits, int64(0)
 	for len(b) > 0 {
 		dt, n := binary.Uvarint(b)
 		if n <= 0 {
@@ -208,7 +253,7 @@ func (g *blocks) time(r ref, at time.Time) {
 }
 
 // put writes them into the batch and begins anew.
-func (g *blocks) put(batch *pebble.Batch, n batchNo) error {
+func (g *blocks) put(batch *pebble.Batch, no batchNo) error {
 	g.keys = g.keys[:0]
 	for k := range g.posts {
 		g.keys = append(g.keys, k)
@@ -220,14 +265,15 @@ func (g *blocks) put(batch *pebble.Batch, n batchNo) error {
 		places := g.posts[k]
 		slices.SortFunc(places, func(a, b order) int { return bytes.Compare(a[:], b[:]) })
 		for len(places) > 0 {
-			window, end := windowOf(places[0][:]), 1
-			for end < len(places) && windowOf(places[end][:]) == window {
-				end++
-			}
-			g.buf = k.blockKey(g.buf, window, n)
-			g.value = appendPlaces(g.value[:0], places[:end])
-			if err := batch.Set(g.buf, g.value, nil); err != nil {
-				return fmt.Errorf("index postings: %w", err)
+			end := wide.run(places)
+			for ws, part := widths(places[:end]), places[:end]; len(part) > 0; {
+				n := ws.run(part)
+				g.buf = ws.blockKey(g.buf, k, ws.of(part[0][:]), no)
+				g.value = ws.appendPlaces(g.value[:0], part[:n])
+				if err := batch.Set(g.buf, g.value, nil); err != nil {
+					return fmt.Errorf("index postings: %w", err)
+				}
+				part = part[n:]
 			}
 			places = places[end:]
 		}

@@ -20,7 +20,7 @@ import (
 // derived from that), which goes when a source's month is erased: the next start makes
 // another one and builds the index anew.
 //
-//	x, b, h  the hash is the first 8 bytes of HMAC-SHA256 (field, value)
+//	x, b, B, h  the hash is the first 8 bytes of HMAC-SHA256 (field, value)
 //	r  1 how it is sealed, uvarint received-at, ref, 1 kinds, uvarint size, str id, source,
 //	   verdict | 12 nonce, the row as index.go has it, without those three strings
 //	o  1 how it is sealed, str of the outcome as index.go has it, without hashes and fields,
@@ -34,7 +34,7 @@ import (
 // delivery, of the outcome), so that erasing that takes effect here at once; 2 under the
 // index's own, where they have none as they are older than the encryption; 0: nothing is left.
 const (
-	indexFormatSealed = 6
+	indexFormatSealed = 8
 
 	indexLabel = "penstock archive index row 1"
 

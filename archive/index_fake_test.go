@@ -273,9 +273,10 @@ func dump(t testing.TB, x *index) string {
 			}); err != nil {
 				t.Fatal(err)
 			}
-		case keyBlock:
+		case keyBlock, keyWide:
+			ws := map[byte]windows{keyBlock: narrow, keyWide: wide}[key[0]]
 			k := valueKey{field: key[1], hash: binary.BigEndian.Uint64(key[2:])}
-			places, err := readPlaces(nil, binary.BigEndian.Uint64(key[10:]), it.Value())
+			places, err := ws.readPlaces(nil, binary.BigEndian.Uint64(key[10:]), it.Value())
 			if err != nil {
 				t.Fatal(err)
 			}

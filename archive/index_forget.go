@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -122,7 +121,8 @@ func (w *writer) erase(r ref) error {
 type postSweep struct {
 	due    bool   // rows were deleted since it began
 	active bool   //
-	keep   uint64 // the oldest window that has rows, or gets one while this goes on
+	keep   uint64 // the oldest narrow window that has rows, or gets one while this goes on
+	wide   bool   // it is at the wide ones, which come after the narrow ones
 	next   []byte // where it goes on
 }
 
@@ -148,9 +148,13 @@ func (w *writer) sweepBlocks() error {
 		if err := w.sweepShelves(); err != nil {
 			return err
 		}
-		*p = postSweep{active: true, keep: windowOf(oldest[:]), next: []byte{keyBlock}}
+		*p = postSweep{active: true, keep: narrow.of(oldest[:]), next: []byte{keyBlock}}
 	}
-	it, err := w.x.db.NewIter(&pebble.IterOptions{LowerBound: p.next, UpperBound: []byte{keyBlock + 1}})
+	ws, keep := narrow, p.keep
+	if p.wide {
+		ws, keep = wide, p.keep>>(wide.bits-narrow.bits)
+	}
+	it, err := w.x.db.NewIter(&pebble.IterOptions{LowerBound: p.next, UpperBound: []byte{ws.kind + 1}})
 	if err != nil {
 		return err
 	}
@@ -161,10 +165,10 @@ func (w *writer) sweepBlocks() error {
 			return errors.Join(errPosting, it.Close())
 		}
 		k := valueKey{field: key[1], hash: binary.BigEndian.Uint64(key[2:])}
-		end := k.after()
+		end := ws.after(k)
 		p.next = end
 		var old [][]byte
-		first := k.blockWindow(nil, p.keep+1)
+		first := ws.key(nil, k, keep+1)
 		for ok = it.SeekGE(first); ok && bytes.Compare(it.Key(), end) < 0 && len(old) <= blockSweepKeys; ok = it.Next() {
 			old = append(old, bytes.Clone(it.Key()))
 		}
@@ -177,13 +181,14 @@ func (w *writer) sweepBlocks() error {
 		}
 		ok = it.SeekGE(end)
 	}
-	p.active = ok
+	switch {
+	case ok:
+	case p.wide:
+		p.active = false
+	default:
+		p.wide, p.next = true, []byte{keyWide}
+	}
 	return errors.Join(err, it.Close())
-}
-
-// after is above all blocks of a value.
-func (k valueKey) after() []byte {
-	return append(k.blockWindow(nil, math.MaxUint64), bytes.Repeat([]byte{0xff}, 9)...)
 }
 
 func oldestRow(db pebble.Reader) (o order, found bool, err error) {

@@ -244,10 +244,15 @@ func readIDs(places []order, mix uint64, b []byte) ([]order, error) {
 	return places, nil
 }
 
-// listMerger lays what batches have for a bucket one behind the other, in any order.
-var listMerger = &pebble.Merger{
-	Name:  "penstock.lists",
-	Merge: func(_, value []byte) (pebble.ValueMerger, error) { return &lists{bytes.Clone(value)}, nil },
+// indexMerger lays what batches have for a bucket one behind the other, in any order, and adds counts up.
+var indexMerger = &pebble.Merger{
+	Name: "penstock.lists",
+	Merge: func(key, value []byte) (pebble.ValueMerger, error) {
+		if key[0] == keyCount {
+			return mergeCounts(value)
+		}
+		return &lists{bytes.Clone(value)}, nil
+	},
 }
 
 type lists struct{ b []byte }

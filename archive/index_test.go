@@ -200,7 +200,7 @@ func TestIndexIsRebuiltWhenItCannotBeUsed(t *testing.T) {
 		}
 	})
 	f("other format", indexOptions{}, func(fs vfs.FS) {
-		db, err := pebble.Open("index", &pebble.Options{FS: fs, Merger: listMerger, Logger: pebbleLogger{&index{log: testIndex(t, "other", indexOptions{fs: fs}).log}}})
+		db, err := pebble.Open("index", &pebble.Options{FS: fs, Merger: indexMerger, Logger: pebbleLogger{&index{log: testIndex(t, "other", indexOptions{fs: fs}).log}}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -507,7 +507,7 @@ func (w *writer) put(l *live) error {
 			w.came = append(w.came, valueAt{k, o})
 		default:
 			w.blocks.post(k, o)
-			w.posted.keep = max(w.posted.keep, windowOf(o[:]))
+			w.posted.keep = max(w.posted.keep, narrow.of(o[:]))
 		}
 	}
 	for _, k := range l.keys {

@@ -78,7 +78,16 @@ type eitherPostings struct {
 }
 
 func (p *eitherPostings) error() error { return errors.Join(p.lists[0].error(), p.lists[1].error()) }
-func (p *eitherPostings) Close() error { return errors.Join(p.lists[0].Close(), p.lists[1].Close()) }
+
+// Close closes those that were opened.
+func (p *eitherPostings) Close() (err error) {
+	for _, l := range p.lists {
+		if l != nil {
+			err = errors.Join(err, l.Close())
+		}
+	}
+	return err
+}
 
 func (p *eitherPostings) leap(target order) (order, bool) {
 	first := -1

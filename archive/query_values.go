@@ -94,15 +94,18 @@ func (s *scan) open(ctx context.Context, vs []fieldValue, lower, upper []byte) (
 			lists = append(lists, &keyPostings{it: it})
 			continue
 		}
-		end := k.after()
-		if last := windowOf(upper); last < 1<<(64-windowBits)-1 {
-			end = k.blockWindow(nil, last+1)
+		blocks := &eitherPostings{}
+		for i, ws := range [...]windows{narrow, wide} {
+			end := ws.after(k)
+			if last := ws.of(upper); last < 1<<(64-ws.bits)-1 {
+				end = ws.key(nil, k, last+1)
+			}
+			it, err := iterate(&pebble.IterOptions{LowerBound: ws.key(nil, k, ws.of(lower)), UpperBound: end})
+			if err != nil {
+				return append(lists, blocks), err
+			}
+			blocks.lists[i] = &blockPostings{it: it, ws: ws, k: k, lower: lower, upper: upper}
 		}
-		it, err := iterate(&pebble.IterOptions{LowerBound: k.blockWindow(nil, windowOf(lower)), UpperBound: end})
-		if err != nil {
-			return lists, err
-		}
-		blocks := &blockPostings{it: it, k: k, lower: lower, upper: upper}
 		if k.kind != unique {
 			lists = append(lists, blocks)
 			continue
@@ -180,6 +183,7 @@ func (p *keyPostings) leap(target order) (order, bool) {
 // blockPostings are blocks: those of one window are read, sorted and walked in memory.
 type blockPostings struct {
 	it           *pebble.Iterator // on the first block behind the window that was read
+	ws           windows
 	k            valueKey
 	lower, upper []byte
 	begun        bool
@@ -206,7 +210,7 @@ func (p *blockPostings) leap(target order) (order, bool) {
 			n, _ := slices.BinarySearchFunc(rest, target, func(a, b order) int { return bytes.Compare(a[:], b[:]) })
 			p.i += n
 		}
-		if !p.window(windowOf(target[:])) {
+		if !p.window(p.ws.of(target[:])) {
 			return order{}, false
 		}
 	}
@@ -222,14 +226,14 @@ func (p *blockPostings) window(w uint64) bool {
 		ok = p.it.First()
 	}
 	if ok && p.at() < w {
-		ok = p.it.SeekGE(p.k.blockWindow(nil, w))
+		ok = p.it.SeekGE(p.ws.key(nil, p.k, w))
 	}
 	if !ok {
 		return false
 	}
 	w = p.at()
 	for ; ok && p.at() == w; ok = p.it.Next() {
-		if p.places, p.err = readPlaces(p.places, w, p.it.Value()); p.err != nil {
+		if p.places, p.err = p.ws.readPlaces(p.places, w, p.it.Value()); p.err != nil {
 			return false
 		}
 	}

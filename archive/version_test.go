@@ -153,7 +153,7 @@ func TestNewerVersion(t *testing.T) {
 func TestNewerIndex(t *testing.T) {
 	for _, spoil := range []func(t *testing.T, dir string){
 		func(t *testing.T, dir string) {
-			db, err := pebble.Open(dir, &pebble.Options{FormatMajorVersion: pebble.FormatNewest, Merger: listMerger, Logger: pebbleLogger{&index{log: zap.NewNop()}}})
+			db, err := pebble.Open(dir, &pebble.Options{FormatMajorVersion: pebble.FormatNewest, Merger: indexMerger, Logger: pebbleLogger{&index{log: zap.NewNop()}}})
 			if err == nil {
 				err = errors.Join(db.Set(metaKey("format"), uintValue(99), pebble.Sync), db.Close())
 			}
