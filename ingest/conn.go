@@ -54,6 +54,7 @@ type conn struct {
 	linger    atomic.Bool  // it is closed with a body unread
 	first     time.Time    // first byte of the request
 	readErr   error        // what ended the reading of this connection
+	deadlines deadlines    //
 	acks      []acked      // requests whose 2xx stands in fasthttp's buffer
 	certOf    *source      // the source whose client CA the certificate was checked against
 	certOK    bool         //
@@ -71,8 +72,14 @@ type conn struct {
 // tlsConn is a conn that fasthttp sees TLS in.
 type tlsConn struct{ *conn }
 
-func (c tlsConn) Handshake() error                     { return c.conn.tls.Handshake() }
 func (c tlsConn) ConnectionState() tls.ConnectionState { return c.conn.tls.ConnectionState() }
+
+func (c tlsConn) Handshake() error {
+	if err := c.armRead(); err != nil {
+		return err
+	}
+	return c.conn.tls.Handshake()
+}
 
 // connOf gives our connection back from what fasthttp was given.
 func connOf(c net.Conn) *conn {
@@ -87,6 +94,9 @@ func connOf(c net.Conn) *conn {
 
 // Read notes when a request's first byte came.
 func (c *conn) Read(p []byte) (int, error) {
+	if err := c.armRead(); err != nil {
+		return 0, err
+	}
 	n, err := c.Conn.Read(p)
 	for n == 0 && c.silent(err) {
 		if c.leave() {
@@ -133,19 +143,6 @@ func (c *conn) Write(p []byte) (int, error) {
 		c.acks = c.acks[:0]
 	}
 	return n, err
-}
-
-// SetReadDeadline is fasthttp's; while draining no read may last beyond the drain's own.
-func (c *conn) SetReadDeadline(t time.Time) error {
-	if c.waitsLong() && c.phase.Load() == idle {
-		t = time.Now().Add(c.srv.opts.IdleTimeout)
-	}
-	if by := c.srv.readBy.Load(); by != 0 {
-		if cut := time.Unix(0, by); t.IsZero() || cut.Before(t) {
-			t = cut
-		}
-	}
-	return c.Conn.SetReadDeadline(t)
 }
 
 func (c *conn) Close() error {
@@ -309,7 +306,7 @@ func (s *connSet) cutReaders(unixNano int64) {
 		return
 	}
 	for _, c := range s.in(reading) {
-		_ = c.sock.SetReadDeadline(time.Unix(0, unixNano))
+		c.cutRead(time.Unix(0, unixNano))
 	}
 }
 

@@ -57,7 +57,7 @@ func (c *conn) wake() {
 	c.waking.Lock()
 	defer c.waking.Unlock()
 	if c.phase.CompareAndSwap(idle, woken) || c.phase.Load() == woken {
-		_ = c.sock.SetReadDeadline(time.Unix(1, 0))
+		c.cutRead(time.Unix(1, 0))
 	}
 }
 
@@ -101,6 +101,7 @@ func (c *conn) leave() bool {
 		c.since.Store(int64(c.srv.clock.mono()))
 		// Past the drain's own bound on reading: with that the next Read would end at once,
 		// and so on for ever.
+		c.deadlines.read = time.Time{}
 		return c.Conn.SetReadDeadline(time.Now().Add(lateRead)) != nil
 	}
 	if !c.phase.CompareAndSwap(woken, cut) && !c.phase.CompareAndSwap(idle, cut) || !c.leaves() {
