@@ -57,9 +57,10 @@ type Options struct {
 	Registerer     prometheus.Registerer
 	// Extract reads the index fields of a delivery that has no outcome yet.
 	Extract func(*Delivery) (Fields, bool)
-	// Known gives the same of an accepted delivery that somebody has read already. Where it
-	// is set, the index keeps no bodies of new deliveries until their outcomes come: it asks
-	// Known, and what nobody knows it reads from the log again, for Extract.
+	// Known gives the same of an accepted delivery that somebody has read already, because a
+	// sink gets it. Where it is set, the index waits for the outcome, then asks Known, and what
+	// nobody knows it reads from the log again, for Extract. Where it is nil, Extract reads each
+	// delivery at once.
 	Known func(seq uint64) (Fields, bool)
 	// Cores is how many CPUs there are for all; 0 = GOMAXPROCS. The index's upkeep uses half.
 	Cores   int

@@ -89,7 +89,7 @@ type indexOptions struct {
 	Extract func(*Delivery) (Fields, bool)
 	cores   int // see Options.Cores
 	// Known, where it is set, gives the fields of an accepted delivery that was read already,
-	// and Reread the delivery; what is followed then lends its bodies until the next record.
+	// and Reread the delivery. What is followed lends its bodies until the next record.
 	Known      func(seq uint64) (Fields, bool)
 	Reread     func(seq uint64) (*Delivery, error)
 	Registerer prometheus.Registerer

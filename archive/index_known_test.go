@@ -77,3 +77,43 @@ func TestKnownFields(t *testing.T) {
 		t.Errorf("asked %d times, extracted %d", asked.Load(), extracted.Load())
 	}
 }
+
+// TestBodiesAreNotKept: a delivery whose outcome is not awaited is read at once, in the
+// memory that the log's reader lends; one that is awaited from far behind is kept in memory
+// of its own, for the lent one holds the next delivery by then.
+func TestBodiesAreNotKept(t *testing.T) {
+	known := func(uint64) (Fields, bool) { return Fields{}, false }
+	for _, c := range []struct {
+		name    string
+		verdict Verdict
+		known   func(uint64) (Fields, bool)
+		lag     uint64
+		kept    bool
+	}{
+		{"no sink", Accepted, nil, 10, false},
+		{"no sink, far behind", Accepted, nil, 10 * maxRecall, false},
+		{"refused", Rejected, known, 10, false},
+		{"far behind", Accepted, known, 10 * maxRecall, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			x := &index{o: indexOptions{Known: c.known, Extract: func(d *Delivery) (Fields, bool) {
+				return Fields{OrderID: string(d.Body)}, true
+			}}, tip: func() uint64 { return c.lag }}
+			lent := []byte("order-1")
+			got := x.change(Record{Seq: 1, Delivery: &Delivery{Seq: 1, Verdict: c.verdict, Body: lent}})
+			copy(lent, "another")
+			if got.recall {
+				t.Error("the log is read again for it")
+			}
+			if !c.kept {
+				if f := got.entry.items; got.body != nil || x.held.Load() != 0 || len(f) != 1 || f[0].f.OrderID != "order-1" {
+					t.Errorf("fields %+v, body kept: %t, %d bytes held", f, got.body != nil, x.held.Load())
+				}
+				return
+			}
+			if got.body == nil || string(got.body.Body) != "order-1" || x.held.Load() != int64(len(lent)) {
+				t.Errorf("kept %+v, %d bytes held", got.body, x.held.Load())
+			}
+		})
+	}
+}

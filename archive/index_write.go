@@ -89,16 +89,19 @@ func (x *index) change(rec Record) change {
 	if d.Verdict == Challenge || x.o.Extract == nil {
 		return c
 	}
-	if x.o.Known != nil {
-		// Far behind, most outcomes are at hand, and reading one by one would take long.
-		if c.recall = d.Verdict == Accepted && x.lag() < maxRecall; c.recall {
-			return c
-		}
-		d = d.clone()
+	if d.Verdict != Accepted || x.o.Known == nil {
+		// No outcome is on its way that would say the same: nobody reads what was refused,
+		// nor anything where there is no sink.
+		x.guess(c.entry, d)
+		return c
+	}
+	// Far behind, most outcomes are at hand, and reading one by one would take long.
+	if c.recall = x.lag() < maxRecall; c.recall {
+		return c
 	}
 	size := int64(len(d.Body) + len(d.Header) + len(d.Target))
 	if x.held.Add(size) <= maxHeldBodies {
-		c.body = d
+		c.body = d.clone()
 		return c
 	}
 	x.held.Add(-size)

@@ -340,7 +340,7 @@ func (a *Archive) followLog(ctx context.Context, j *journal, kind int) {
 	defer a.follow.Done()
 	r := j.newReader(a.index.position(kind) + 1)
 	defer r.Close()
-	r.dec.lend = a.o.Known != nil
+	r.Lend()
 	next := r.Next
 	if kind == logQuarantine {
 		// The index tells the logs apart by this bit, also where the record is no delivery:
