@@ -105,20 +105,20 @@ try spare-while-read packer.go TestFileInUseIsNoSpare 'if idle := seg.letGo(); o
 try recycled-while-read retain.go TestFileInUseIsNoSpare 'if idle && !seg.poisoned' 'if !seg.poisoned && (idle || true)'
 
 # Keys.
-try keyring-no-sync keyring.go 'TestKeyringCrashes|TestSealedCrashes' 'err = f.Sync()' 'err = nil'
-try keyring-no-dirsync keyring.go 'TestKeyringCrashes|TestSealedCrashes' 'return k.fs.SyncDir(k.dir)' 'return nil'
+try keyring-no-sync keyring_file.go 'TestKeyringCrashes|TestSealedCrashes' 'err = f.Sync()' 'err = nil'
+try keyring-no-dirsync keyring_file.go 'TestKeyringCrashes|TestSealedCrashes' 'return k.fs.SyncDir(k.dir)' 'return nil'
 try keyring-copy-stale keyring.go TestEraseThatWasInterrupted '(second.old || !first.says(second))' 'second.old'
 try rekey-is-damage keyring.go TestRekeyCrashes 'case errors.Is(err2, ErrWrongKey):' 'case false:'
-try rekey-leaves-copy keyring.go TestRekeyCrashes '	for _, name := range []string{keyringName, keyringCopy} {
+try rekey-leaves-copy keyring_file.go TestRekeyCrashes '	for _, name := range []string{keyringName, keyringCopy} {
 		if err := k.replace' '	for _, name := range []string{keyringName} {
 		if err := k.replace'
-try rekey-not-atomic keyring.go TestRekeyCrashes 'if err := k.fs.Rename(tmp, filepath.Join(k.dir, name)); err != nil {' '_ = k.fs.Remove(filepath.Join(k.dir, name)); if err := k.fs.Rename(tmp, filepath.Join(k.dir, name)); err != nil {'
+try rekey-not-atomic keyring_file.go TestRekeyCrashes 'if err := k.fs.Rename(tmp, filepath.Join(k.dir, name)); err != nil {' '_ = k.fs.Remove(filepath.Join(k.dir, name)); if err := k.fs.Rename(tmp, filepath.Join(k.dir, name)); err != nil {'
 
 # Damage.
 try no-checksum frame.go 'TestManyFlips' 'if binary.LittleEndian.Uint32(b) != crc32.Checksum(b[4:], castagnoli) {' 'if false {'
 try digest-unchecked check.go TestAlteredAndMended 'digest != next.head.pred.digest' 'false'
 try newer-after-recovery open.go TestNewerVersion 'if err := refuseNewer(o.FS, dir); err != nil {' 'if err := error(nil); err != nil {'
-try newer-keyring-damaged keyring.go TestNewerVersion 'version > keyringVersion' 'version > 200'
+try newer-keyring-damaged keyring_file.go TestNewerVersion 'version > keyringVersion' 'version > 200'
 try newer-pin-read pins.go TestNewerVersion 'version > pinVersion' 'version > 200'
 try index-ahead index.go 'TestIndex.*' 'p > last && (last != 0 || x.tip != nil)' 'p > last && false'
 exit $failed
