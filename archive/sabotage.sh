@@ -85,13 +85,29 @@ try state-goes-on state.go 'TestCrashes|TestStateLeavesAFailedFile' 's.giveUp()
 # Retention, thinning, pins.
 try removes-what-waits retain.go 'TestThin|TestThinCrashes' 'if prev == nil && len(waits) == 0 && len(released) == 0 {' 'if prev == nil {'
 try thins-what-waits thin.go 'TestThin|TestThinCrashes' 'if _, ok := t.waits[f.seq]; ok {' 'if _, ok := t.waits[f.seq]; ok && f.seq%2 == 0 {'
-try floor-not-noted retain.go 'TestThinCrashes|TestThinKillThenPowerCut' 'if err := a.state.Commit(note); err != nil {' 'if _, err := note, error(nil); err != nil {'
+try floor-not-noted floor.go 'TestThinCrashes|TestThinKillThenPowerCut' 'if err := a.state.Commit(note); err != nil {' 'if _, err := note, error(nil); err != nil {'
 try thin-no-sync thin.go TestThinCrashes 'if err := t.out.Sync(); err != nil {' 'if err := error(nil); err != nil {'
 try thin-no-dirsync thin.go TestThinCrashes 'syncErr := j.o.FS.SyncDir(j.dir)' 'syncErr := error(nil)'
 try thin-drops-outcomes thin.go 'TestThin.*' 'return t.j.has(o.Delivery)' 'return false'
-try floor-not-settled recover.go TestThinKillThenPowerCut 'if !r.look && r.settle() {' 'if !r.look {'
+try floor-not-settled recover.go TestThinKillThenPowerCut 'if !r.look && r.settleFloor() {' 'if !r.look {'
 try pin-no-dirsync pins.go 'TestPin.*' 'return p.fs.SyncDir(p.dir)' 'return nil'
 try pin-not-settled pins.go 'TestPin.*' 'return p.made.settle()' 'return nil'
+
+# A full disk.
+try floor-not-synced floor.go TestFullDiskCrashes 'n.name, n.number = name, number
+	return n.fs.SyncDir(n.dir)' 'n.name, n.number = name, number
+	return nil'
+try floor-not-read recover.go TestFullDiskCrashes 'r.floor = max(floor, r.noted.number)' 'r.floor = floor'
+try floor-numbers-again recover.go TestFloorFile 'r.lastNo = max(r.lastNo, r.noted.number)' '_ = r.lastNo'
+try full-not-removed-again recover.go TestFullDiskCrashes 'if err := r.noted.move(r.floor, &r.spares); err != nil {' 'if err := errLookOnly; err != nil {'
+try full-no-note retain.go TestFullDiskCrashes 'if err := a.noteFloor(j, number); err != nil {' 'if err := a.commitFloor(j, number); err != nil {'
+try full-no-spare thin.go TestFullDiskCrashes 'if !done && diskFull(err) {' 'if _ = done; false {'
+try spare-not-held roll.go TestFullDiskCrashes 'return p.takeAbove(p.held)' 'return p.takeAbove(0)'
+try spare-not-synced retain.go TestSpareOfASegment 'if err := j.o.FS.SyncDir(j.dir); err != nil {
+		return errors.Join' 'if err := error(nil); err != nil {
+		return errors.Join'
+try thin-spare-not-synced thin.go TestFullDiskCrashes 'if err := t.j.o.FS.SyncDir(t.j.dir); err != nil {' 'if err := error(nil); err != nil {'
+try thin-spare-not-cut thin.go TestFullDiskCrashes 'if t.failed != nil { // what' 'if false { // what'
 
 # Counts of what is refused.
 try refused-uncounted quarantine.go 'TestLost.*' 'q.sampler.drop(k.source, k.reason)' '_ = k'
