@@ -159,22 +159,27 @@ func (f *fullCase) clone(seed uint64) *fullCase {
 }
 
 // life opens the archive, lets retention work until deliveries are taken again, and begins a
-// few segments, in the place of what was removed. After so many operations the machine is off.
-func (f *fullCase) life(when string, crashAt int, crash error) {
+// few segments, in the place of what was removed. After so many operations the machine is off;
+// with aim they count from the first time that a file gets such a name.
+func (f *fullCase) life(when, aim string, crashAt int, crash error) {
 	f.t.Helper()
 	disk := f.disk
 	var mu sync.Mutex
 	off := false
+	from := 0
 	disk.fail = func(op, name string, k int) error {
 		mu.Lock()
 		defer mu.Unlock()
+		if from == 0 && (aim == "" || op == "rename" && strings.Contains(name, aim)) {
+			from = k
+		}
 		for _, kind := range []string{"floor-", thinPrefix, usedPrefix, segmentSuffix} {
 			if strings.Contains(name, kind) {
 				f.ops[op+" "+kind]++
 				break
 			}
 		}
-		if off = crashAt > 0 && k >= crashAt; off {
+		if off = off || from > 0 && crashAt > 0 && k-from >= crashAt-1; off {
 			return crash
 		}
 		return nil
@@ -291,11 +296,15 @@ func TestFullDiskCrashes(t *testing.T) {
 		for life := range 3 {
 			total++
 			when := fmt.Sprintf("seed %d, copies %t, life %d (%d of the run)", seed, f.copies, life, total)
-			crashAt := 0
-			if life < 2 && rng.IntN(6) > 0 {
+			aim, crashAt := "", 0
+			switch at := rng.IntN(6); {
+			case life == 2 || at == 0:
+			case at < 4:
 				crashAt = 1 + rng.IntN([]int{20, 60, 150}[rng.IntN(3)])
+			default: // a spare becomes what was copied; a note is moved
+				aim, crashAt = []string{"/floor-", "/" + thinPrefix}[seed%2], 1+rng.IntN(12)
 			}
-			f.life(when, crashAt, []error{errCrashed, errCrashedAfter}[rng.IntN(2)])
+			f.life(when, aim, crashAt, []error{errCrashed, errCrashedAfter}[rng.IntN(2)])
 			f.disk.fail = nil
 			if rng.IntN(3) == 0 {
 				f.disk = f.disk.kill()
@@ -306,7 +315,7 @@ func TestFullDiskCrashes(t *testing.T) {
 				t.Fatalf("%s: check: %v %q", when, err, res.Damage)
 			}
 		}
-		f.life(fmt.Sprintf("seed %d, copies %t, last life (%d of the run)", seed, f.copies, total), 0, nil)
+		f.life(fmt.Sprintf("seed %d, copies %t, last life (%d of the run)", seed, f.copies, total), "", 0, nil)
 	}
 	t.Log(bases[0].ops, bases[1].ops)
 	for i, ops := range [][]string{{"rename floor-", "remove .seg", "rename used-"}, {"rename thin-", "truncate thin-", "remove .seg"}} {

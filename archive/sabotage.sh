@@ -23,7 +23,7 @@ try() {
 		return 0
 	}
 	printf '{"Replace": {"%s": "%s"}}' "$PWD/archive/$file" "$work/broken.go" >"$work/overlay.json"
-	if ! go test -c -o "$work/archive.test" -overlay "$work/overlay.json" ./archive >"$out" 2>&1; then
+	if ! go test -c -ldflags="-s -w" -o "$work/archive.test" -overlay "$work/overlay.json" ./archive >"$out" 2>&1; then
 		echo "$name: does not build:"
 		cat "$out"
 		failed=1
