@@ -12,7 +12,7 @@ import (
 // TestIndexOfAnOlderFormat: an upgrade says in plain words that the index is built anew,
 // whether the older one had another number or Pebble's own merger.
 func TestIndexOfAnOlderFormat(t *testing.T) {
-	for name, o := range map[string]*pebble.Options{"number": {Merger: listMerger}, "merger": {}} {
+	for name, o := range map[string]*pebble.Options{"number": {Merger: indexMerger}, "merger": {}} {
 		t.Run(name, func(t *testing.T) {
 			disk := vfs.NewMem()
 			o.FS = disk
