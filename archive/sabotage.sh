@@ -99,14 +99,12 @@ try floor-not-synced floor.go TestFullDiskCrashes 'n.name, n.number = name, numb
 	return nil'
 try floor-not-read recover.go TestFullDiskCrashes 'r.floor = max(floor, r.noted.number)' 'r.floor = floor'
 try floor-numbers-again recover.go TestFloorFile 'r.lastNo = max(r.lastNo, r.noted.number)' '_ = r.lastNo'
-try full-not-removed-again recover.go TestFullDiskCrashes 'if err := r.noted.move(r.floor, &r.spares); err != nil {' 'if err := errLookOnly; err != nil {'
 try full-no-note retain.go TestFullDiskCrashes 'if err := a.noteFloor(j, number); err != nil {' 'if err := a.commitFloor(j, number); err != nil {'
 try full-no-spare thin.go TestFullDiskCrashes 'if !done && diskFull(err) {' 'if _ = done; false {'
 try spare-not-held roll.go TestFullDiskCrashes 'return p.takeAbove(p.held)' 'return p.takeAbove(0)'
 try spare-not-synced retain.go TestSpareOfASegment 'if err := j.o.FS.SyncDir(j.dir); err != nil {
 		return errors.Join' 'if err := error(nil); err != nil {
 		return errors.Join'
-try thin-spare-not-synced thin.go TestFullDiskCrashes 'if err := t.j.o.FS.SyncDir(t.j.dir); err != nil {' 'if err := error(nil); err != nil {'
 try thin-spare-not-cut thin.go TestFullDiskCrashes 'if t.failed != nil { // what' 'if false { // what'
 
 # Counts of what is refused.
