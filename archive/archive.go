@@ -163,6 +163,7 @@ type Archive struct {
 	keep      atomic.Pointer[func() uint64]
 	waiting   atomic.Pointer[func(from, to uint64) ([]uint64, bool)]
 	retaining sync.Mutex // one retention at a time
+	starved   bool       // under retaining: the disk has no room for the cursors
 	// releasing is held for reading while a release is promised, and alone by retention
 	// while it removes refused deliveries. It comes after retaining.
 	releasing sync.RWMutex

@@ -268,10 +268,10 @@ func lookAt(disk FS, dir string, kind uint8, keys *Keys) (*recovery, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.floor = after.uint(keyFloor + strconv.Itoa(int(kind)))
 	if err := r.readHeaders(names); err != nil {
 		return nil, err
 	}
+	r.readFloor(names, after.uint(keyFloor+strconv.Itoa(int(kind))))
 	r.dropRemoved()
 	r.chain()
 	r.bounds()

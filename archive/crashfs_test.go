@@ -35,6 +35,22 @@ type crashFS struct {
 	block func(op, name string) // called without the lock, before an operation
 	free  uint64
 	total uint64
+	room  int64 // bytes that all files may have; 0: any
+}
+
+// used is how many bytes the files have. Caller holds mu.
+func (c *crashFS) used() (n int64) {
+	for _, i := range c.live {
+		n += int64(len(i.data))
+	}
+	return n
+}
+
+// fill leaves room for so many more bytes.
+func (c *crashFS) fill(more int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.room = c.used() + more
 }
 
 type dirOp struct {
@@ -116,6 +132,9 @@ func (c *crashFS) Create(name string) (File, error) {
 	}
 	if c.live[name] != nil {
 		return nil, &fs.PathError{Op: "create", Path: name, Err: fs.ErrExist}
+	}
+	if c.room > 0 && c.used() >= c.room {
+		return nil, errNoSpace
 	}
 	node := &inode{name: name}
 	c.setEntry(name, node)
@@ -347,6 +366,13 @@ func (f *crashFile) WriteAt(b []byte, off int64) (int, error) {
 		f.node.put(b[:n], off)
 		return n, err
 	}
+	if grows := off + int64(len(b)) - int64(len(f.node.data)); f.c.room > 0 && grows > 0 {
+		if left := f.c.room - f.c.used(); grows > left {
+			n := max(int64(len(b))-grows+max(left, 0), 0)
+			f.node.put(b[:n], off)
+			return int(n), errNoSpace
+		}
+	}
 	f.node.put(b, off)
 	return len(b), nil
 }
@@ -490,7 +516,7 @@ func (c *crashFS) clone() *crashFS {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := newCrashFS(c.rng)
-	n.cells = c.cells
+	n.cells, n.room = c.cells, c.room
 	copies := map[*inode]*inode{}
 	dup := func(i *inode) *inode {
 		if i == nil {

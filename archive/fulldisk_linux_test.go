@@ -224,10 +224,45 @@ func (f *fullDisk) found(when string) {
 	}
 }
 
+// fillUp takes the last page of the disk.
+func (f *fullDisk) fillUp(name string) {
+	f.t.Helper()
+	file, err := os.Create(name)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer file.Close()
+	for err == nil {
+		_, err = file.Write(make([]byte, os.Getpagesize()))
+	}
+	if !diskFull(err) {
+		f.t.Fatal(err)
+	}
+}
+
+// more appends deliveries that wait, and lets retention look as often as it takes.
+func (f *fullDisk) more(what string, from int) {
+	f.t.Helper()
+	for n := range 50 {
+		d := testDelivery(from + n)
+		eventually(f.t, what, func() bool {
+			if f.a.Append(d) == nil {
+				return true
+			}
+			f.a.retain()
+			return false
+		})
+		f.mu.Lock()
+		f.acked[d.ID], f.waits[d.Seq] = d, true
+		f.mu.Unlock()
+	}
+}
+
 // TestFullDisk fills a real file system under load, segments, index, keyring, packed
 // segments and all. Nothing that was acknowledged is lost: not while the disk is full, not
-// in a life that begins on it, not when retention works on it; and deliveries are taken
-// again when there is space, with the index complete.
+// in a life that begins on it, not when retention works on it. Deliveries are taken again
+// when retention freed what is due, on a disk that was full to the last page, and when there
+// is space, with the index complete.
 func TestFullDisk(t *testing.T) {
 	dir := inOwnMounts(t, 24<<20)
 	if dir == "" {
@@ -246,7 +281,7 @@ func testFullDisk(t *testing.T, dir string, sealed bool) {
 		}
 	})
 	// Without a reserve: what it keeps free would hide what happens without it.
-	f.o = Options{SegmentBytes: 512 << 10, ReservePercent: -1, MaxWait: time.Hour}
+	f.o = Options{SegmentBytes: 512 << 10, ReservePercent: -1, MaxWait: time.Hour, Retention: Retention{Age: time.Hour}}
 	if sealed {
 		f.o.Encryption = &Encryption{Key: testKey(1)}
 	}
@@ -290,18 +325,20 @@ func testFullDisk(t *testing.T, dir string, sealed bool) {
 		return list, true
 	}
 	f.open()
-	f.a.retain()
+	f.fillUp(filler + ".rest")
+	f.more("deliveries are taken again, freed by retention", 1_000_000)
+	if n := f.a.log.bytes.Load(); n > 10<<20 {
+		t.Fatalf("retention left %d bytes of about 16 MiB, and has to leave 6", n)
+	}
 	f.there("retention on the full disk", true)
 
 	// The cure.
-	if err := os.Remove(filler); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{filler, filler + ".rest"} {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
 	}
-	for n := range 50 {
-		d := testDelivery(1_000_000 + n)
-		eventually(t, "deliveries are taken again", func() bool { return f.a.Append(d) == nil })
-		f.acked[d.ID], f.waits[d.Seq] = d, true
-	}
+	f.more("deliveries are taken again with space", 2_000_000)
 	f.full = false
 	f.there("with space again", true)
 	f.found("with space again") // it opened on the full disk, without its index

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -216,7 +217,11 @@ func openIndex(dir string, o indexOptions) (*index, error) {
 	x.metrics = newIndexMetrics(o.Registerer, x)
 	err := x.tryOpen()
 	if err != nil && !diskFull(err) {
-		x.log.Warn("index is rebuilt from the log", zap.String("dir", dir), zap.Error(err))
+		if errors.Is(err, errOlderIndex) {
+			x.log.Warn("index of an older format: built anew from the log", zap.String("dir", dir))
+		} else {
+			x.log.Warn("index is rebuilt from the log", zap.String("dir", dir), zap.Error(err))
+		}
 		x.metrics.rebuilds.Inc()
 		if err := o.fs.RemoveAll(dir); err != nil {
 			return nil, fmt.Errorf("remove unusable index %s: %w", dir, err)
@@ -235,6 +240,9 @@ func openIndex(dir string, o indexOptions) (*index, error) {
 	return x, nil
 }
 
+// errOlderIndex: an earlier build wrote it.
+var errOlderIndex = errors.New("it has an older format")
+
 // open opens Pebble and reads format and positions. On an error nothing stays open.
 func (x *index) open() (err error) {
 	if _, err := x.o.fs.Stat(x.o.fs.PathJoin(x.dir, rebuildName)); err == nil {
@@ -243,6 +251,9 @@ func (x *index) open() (err error) {
 	cache := pebble.NewCache(indexCache)
 	defer cache.Unref()
 	db, err := pebble.Open(x.dir, x.pebbleOptions(cache))
+	if err != nil && strings.Contains(err.Error(), "merger name") {
+		return errOlderIndex // its lists had no merger of ours; Pebble has no error of its own for it
+	}
 	if err != nil {
 		return fmt.Errorf("open pebble: %w", err)
 	}
@@ -266,6 +277,8 @@ func (x *index) open() (err error) {
 		if err := errors.Join(db.Set(metaKey("format"), uintValue(wantFormat), pebble.NoSync), db.Set(metaKey("key"), uintValue(wantCheck), pebble.NoSync)); err != nil {
 			return fmt.Errorf("write format: %w", err)
 		}
+	case format < min(indexFormat, indexFormatSealed):
+		return errOlderIndex
 	case format != wantFormat:
 		return fmt.Errorf("format %d, this version writes %d", format, wantFormat)
 	case check != wantCheck:

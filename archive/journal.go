@@ -47,7 +47,8 @@ type journal struct {
 	segMu   sync.RWMutex
 	segs    []*segment // oldest first; the last may be the active one
 	readers map[*Reader]struct{}
-	floor   uint64 // number of the oldest kept segment
+	floor   uint64     // number of the oldest kept segment
+	noted   *floorFile // under retaining
 	warm    warmSegments
 
 	active    *segment        // committer only: what it appends to

@@ -221,6 +221,11 @@ func (a *Archive) newJournal(r *recovery, id uint64) *journal {
 		j.sealer = &sealer{keys: a.keys}
 	}
 	j.spares.names, j.spares.next = r.spares.names, r.spares.next
+	if r.kind == logMain && a.o.Retention != (Retention{}) {
+		j.spares.held = 1
+	}
+	j.noted = &r.noted
+	j.noted.archive = id // a new archive has it only now
 	if len(r.carry) == 0 {
 		j.nextSeq++ // the plan's first
 	}

@@ -57,8 +57,9 @@ type recovery struct {
 	spares   sparePool
 	blocks   *blockCache
 
-	perSegment uint64 // how many seqs a segment can hold
-	floor      uint64 // number of the oldest segment that retention kept
+	perSegment uint64    // how many seqs a segment can hold
+	floor      uint64    // number of the oldest segment that retention kept
+	noted      floorFile // says so too, on a full disk
 	head       segmentNote
 	look       bool          // nothing is repaired
 	names      *names        // of dir
@@ -95,6 +96,7 @@ func (r *recovery) run() error {
 	if err := r.readHeaders(found); err != nil {
 		return err
 	}
+	r.readFloor(found, r.floor)
 	for _, name := range found {
 		r.leftover(name)
 	}
@@ -123,6 +125,28 @@ func (r *recovery) settle() bool {
 	return true
 }
 
+// readFloor takes the note of what retention removed from the cursors, which say floor, or
+// from the name of a file.
+func (r *recovery) readFloor(found []string, floor uint64) {
+	r.noted = floorFile{fs: r.fs, dir: r.dir, archive: r.archive}
+	r.noted.find(found)
+	r.floor = max(floor, r.noted.number)
+	r.lastNo = max(r.lastNo, r.noted.number) // whatever was lost: nothing new may look as if it were removed
+}
+
+// settleFloor makes the note of what was removed durable. On a full disk the cursors cannot be
+// written again, and what is removed now may be all that keeps it full.
+func (r *recovery) settleFloor() bool {
+	if r.noted.number >= r.floor && r.names.settle() == nil || r.settle() {
+		return true
+	}
+	if err := r.noted.move(r.floor, &r.spares); err != nil {
+		r.log.Warn("what retention had removed is not removed again", zap.String("dir", r.dir), zap.Error(err))
+		return false
+	}
+	return true
+}
+
 // remove takes a file away that others replace: not before these are there for good.
 func (r *recovery) remove(path string) error {
 	if err := r.names.settle(); err != nil {
@@ -134,7 +158,8 @@ func (r *recovery) remove(path string) error {
 // leftover deals with files that are no segments.
 func (r *recovery) leftover(name string) {
 	// What never got its name: nothing in it was acknowledged, or it is a copy.
-	isNew := strings.HasPrefix(name, newPrefix) || strings.HasPrefix(name, packPrefix) || strings.HasPrefix(name, oldPrefix) ||
+	_, note := parseFloor(name, r.archive)
+	isNew := note && name != r.noted.name || strings.HasPrefix(name, newPrefix) || strings.HasPrefix(name, packPrefix) || strings.HasPrefix(name, oldPrefix) ||
 		strings.HasPrefix(name, thinPrefix)
 	if !isNew && !strings.HasPrefix(name, sparePrefix) && !strings.HasPrefix(name, usedPrefix) {
 		return
@@ -221,7 +246,9 @@ func (r *recovery) dropCovered() {
 			kept = append(kept, seg)
 			continue
 		}
-		if r.look || !r.settle() {
+		// Of the cursors nothing is relied on; and they cannot be written on a full disk, which
+		// this gives space.
+		if r.look || r.names.settle() != nil {
 			continue
 		}
 		if err := r.fs.Remove(seg.path); err != nil {
@@ -432,7 +459,7 @@ func (r *recovery) newPlan(next uint64) plan {
 // bring back any.
 func (r *recovery) dropRemoved() {
 	for len(r.segs) > 1 && r.segs[0].head.tag.number < r.floor && r.segs[0].head.archive != 0 {
-		if !r.look && r.settle() {
+		if !r.look && r.settleFloor() {
 			if err := r.fs.Remove(r.segs[0].path); err != nil {
 				r.note(r.segs[0].name, "was removed by retention before and cannot be removed again: %v", err)
 			}

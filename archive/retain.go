@@ -1,10 +1,8 @@
 package archive
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"go.uber.org/zap"
@@ -26,6 +24,8 @@ func (a *Archive) retain() {
 	a.retaining.Lock()
 	defer a.retaining.Unlock()
 	a.pins.expire(a.o.Now(), a.zap)
+	a.tendFloor(a.log)
+	a.tendFloor(a.quarantine.log)
 	rule := keepRule{age: a.o.Retention.Age, size: a.o.Retention.Size}
 	waits := a.waiting.Load()
 	if keep := a.keep.Load(); keep != nil {
@@ -48,12 +48,16 @@ func (a *Archive) retain() {
 // trim removes whole segments, oldest first, never the newest. What waits in one is
 // copied forward first.
 func (a *Archive) trim(j *journal, rule keepRule) {
-	for k := 0; ; {
+	for k, dropped := 0, false; ; {
 		prev, seg, next := j.expired(k, rule, a.o.Now())
 		if seg == nil {
 			return
 		}
 		fewer, err := a.retire(j, rule, prev, seg, next)
+		if !dropped && diskFull(err) && a.dropSpares() {
+			dropped = true
+			continue
+		}
 		switch {
 		case errors.Is(err, errUnknown):
 			return
@@ -192,8 +196,7 @@ func (a *Archive) remove(j *journal, seg, next *segment) error {
 		return err
 	}
 	number := next.head.tag.number
-	note := Change{Key: keyFloor + strconv.Itoa(int(j.o.Kind)), Value: binary.LittleEndian.AppendUint64(nil, number)}
-	if err := a.state.Commit(note); err != nil {
+	if err := a.noteFloor(j, number); err != nil {
 		return fmt.Errorf("note that segments below number %d are removed: %w", number, err)
 	}
 	j.segMu.Lock()
@@ -211,16 +214,27 @@ func (a *Archive) remove(j *journal, seg, next *segment) error {
 	j.bytes.Add(-seg.disk())
 	_ = j.o.FS.Remove(seg.path + tornSuffix) // usually there is none
 	// A file that someone reads must not change under him, so it is no spare.
-	if idle && !seg.poisoned && seg.stored.Load() == 0 && seg.head.thin.end == 0 { // those are too small
+	small := seg.stored.Load() > 0 || seg.head.thin.end > 0
+	if idle && !seg.poisoned && !small && !a.starved && j.spares.wanted() {
 		name := j.spares.name(usedPrefix)
-		if j.spares.wanted() && j.o.FS.Rename(seg.path, j.path(name)) == nil {
-			j.spares.put(name)
-			return nil
+		if j.o.FS.Rename(seg.path, j.path(name)) == nil {
+			return j.keepSpare(name)
 		}
 	}
 	if err := j.o.FS.Remove(seg.path); err != nil {
 		return fmt.Errorf("remove: %w", err)
 	}
+	return nil
+}
+
+// keepSpare offers a removed segment's file as a spare, once its new name is on the disk. What
+// is written to it before that a power cut could leave under the old name: a segment whose
+// header is another's, or one file with the names of both.
+func (j *journal) keepSpare(name string) error {
+	if err := j.o.FS.SyncDir(j.dir); err != nil {
+		return errors.Join(fmt.Errorf("sync directory %s: %w", j.dir, err), j.o.FS.Remove(j.path(name)))
+	}
+	j.spares.put(name)
 	return nil
 }
 

@@ -32,6 +32,7 @@ type sparePool struct {
 	names     []string
 	next      int
 	preparing bool
+	held      int // so many are retention's own, for a disk that is full
 }
 
 // roll begins segment t. Nothing is appended to it before its header and its name are
@@ -132,15 +133,16 @@ func (j *journal) sealOld(seg *segment) {
 
 // install makes a file with that content the segment of that name.
 func (j *journal) install(f File, content []byte, tmp, name string) error {
+	// The header names a predecessor; and of a spare that an earlier life made of a segment the
+	// disk may have the former name alone.
+	if err := j.names.settle(); err != nil {
+		return fmt.Errorf("name segment %s: %w", name, err)
+	}
 	if _, err := f.WriteAt(content, 0); err != nil {
 		return fmt.Errorf("write header of segment %s: %w", name, err)
 	}
 	if err := f.Sync(); err != nil {
 		return fmt.Errorf("sync header of segment %s: %w", name, err)
-	}
-	// The header names a predecessor.
-	if err := j.names.settle(); err != nil {
-		return fmt.Errorf("name segment %s: %w", name, err)
 	}
 	if err := j.o.FS.Rename(j.path(tmp), j.path(name)); err != nil {
 		return fmt.Errorf("name segment %s: %w", name, err)
@@ -299,10 +301,16 @@ func (j *journal) extend(seg *segment, need int64) (grew bool) {
 	return target > size
 }
 
-func (p *sparePool) take() (string, bool) {
+// take gives a spare to be a segment.
+func (p *sparePool) take() (string, bool) { return p.takeAbove(p.held) }
+
+// takeAny gives a spare to retention.
+func (p *sparePool) takeAny() (string, bool) { return p.takeAbove(0) }
+
+func (p *sparePool) takeAbove(n int) (string, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.names) == 0 {
+	if len(p.names) <= n {
 		return "", false
 	}
 	name := p.names[0]
@@ -343,7 +351,7 @@ func (p *sparePool) known(name string) bool {
 func (j *journal) prepareSpare() {
 	p := &j.spares
 	p.mu.Lock()
-	need := len(p.names) == 0 && !p.preparing
+	need := len(p.names) <= p.held && !p.preparing
 	p.preparing = p.preparing || need
 	p.mu.Unlock()
 	if need && !j.o.Later(j.writeSpare) {

@@ -81,7 +81,8 @@ type thinner struct {
 	// waits lists the deliveries of a range that wait, released those of the quarantine.
 	waits    map[uint64]struct{}
 	released map[uint64]struct{}
-	older    bool // there are segments before the parts
+	older    bool  // there are segments before the parts
+	failed   error // to make a new file; a spare becomes it
 
 	kept   map[uint64]struct{} // deliveries that are copied
 	epochs map[uint64]struct{} // that those need, and which are not copied yet
@@ -97,29 +98,40 @@ type thinner struct {
 }
 
 // thin replaces parts, which are neighbours and closed, by one segment that holds only
-// what waits. The caller holds retaining.
+// what waits. On a full disk that is written into a spare. The caller holds retaining.
 func (a *Archive) thin(j *journal, parts []*segment, waits, released []uint64) error {
-	if err := j.names.settle(); err != nil {
-		return err
+	done, err := a.thinTo(j, parts, waits, released, nil)
+	if !done && diskFull(err) {
+		_, err = a.thinTo(j, parts, waits, released, err)
+		j.prepareSpare() // for the next time
 	}
-	t := &thinner{j: j, parts: parts, waits: setOf(waits), released: setOf(released), kept: map[uint64]struct{}{}, epochs: map[uint64]struct{}{}}
+	return err
+}
+
+// thinTo thins into a new file, or, where that failed, into a spare. done says that the parts
+// are replaced, if with an error.
+func (a *Archive) thinTo(j *journal, parts []*segment, waits, released []uint64, failed error) (done bool, err error) {
+	if err := j.names.settle(); err != nil {
+		return false, err
+	}
+	t := &thinner{j: j, parts: parts, failed: failed, waits: setOf(waits), released: setOf(released), kept: map[uint64]struct{}{}, epochs: map[uint64]struct{}{}}
 	j.segMu.RLock()
 	t.older = j.segs[0] != parts[0]
 	j.segMu.RUnlock()
 	for _, p := range parts {
 		f, err := p.acquire()
 		if err != nil {
-			return err
+			return false, err
 		}
 		// Until the end: who acquires a part meanwhile shares the file, whatever its name.
 		defer p.release()
 		t.files = append(t.files, f)
 	}
 	if err := t.choose(); err != nil {
-		return err
+		return false, err
 	}
 	t.tmp = j.path(j.spares.name(thinPrefix))
-	err := t.write()
+	err = t.write()
 	if err == nil {
 		err = t.verify()
 	}
@@ -128,7 +140,7 @@ func (a *Archive) thin(j *journal, parts []*segment, waits, released []uint64) e
 	}
 	if err != nil {
 		_ = j.o.FS.Remove(t.tmp)
-		return err
+		return false, err
 	}
 	syncErr := j.o.FS.SyncDir(j.dir)
 	seg := t.swap()
@@ -147,9 +159,9 @@ func (a *Archive) thin(j *journal, parts []*segment, waits, released []uint64) e
 		a.index.thin(int(j.o.Kind), seg, last, t.upto, t.kept)
 	}
 	if syncErr != nil {
-		return fmt.Errorf("it is thinned, but the directory could not be synced: %w", syncErr)
+		return true, fmt.Errorf("it is thinned, but the directory could not be synced: %w", syncErr)
 	}
-	return nil
+	return true, nil
 }
 
 func setOf(seqs []uint64) map[uint64]struct{} {
@@ -257,7 +269,7 @@ func (t *thinner) write() (err error) {
 	t.head = segmentHeader{log: first.log, tag: tag{number: last.tag.number, salt: rand.Uint64()}, archive: first.archive,
 		first: first.first, created: first.created, pred: first.pred,
 		sealed: slices.ContainsFunc(t.parts, func(p *segment) bool { return p.head.sealed })}
-	if t.out, err = t.j.o.FS.Create(t.tmp); err != nil {
+	if t.out, err = t.create(); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, t.out.Close()) }()
@@ -296,10 +308,34 @@ func (t *thinner) write() (err error) {
 	if _, err := t.out.WriteAt(t.head.block(), 0); err != nil {
 		return fmt.Errorf("write header: %w", err)
 	}
+	if t.failed != nil { // what it was ends here
+		if err := t.out.Truncate(t.off); err != nil {
+			return fmt.Errorf("truncate: %w", err)
+		}
+	}
 	if err := t.out.Sync(); err != nil {
 		return fmt.Errorf("sync: %w", err)
 	}
 	return nil
+}
+
+// create gives the file to write. A spare loses its name for good before it is written:
+// after a power cut the next life must not take for a spare what is a segment.
+func (t *thinner) create() (File, error) {
+	if t.failed == nil {
+		return t.j.o.FS.Create(t.tmp)
+	}
+	spare, ok := t.j.spares.takeAny()
+	if !ok {
+		return nil, t.failed
+	}
+	if err := t.j.o.FS.Rename(t.j.path(spare), t.tmp); err != nil {
+		return nil, err
+	}
+	if err := t.j.o.FS.SyncDir(t.j.dir); err != nil {
+		return nil, fmt.Errorf("sync directory: %w", err)
+	}
+	return t.j.o.FS.Open(t.tmp, true)
 }
 
 // flush writes what is at hand. The batch's own count of where it stands moves along.
