@@ -81,8 +81,7 @@ func (w *writer) erase(r ref) error {
 		return err
 	}
 	w.tally(&l.e.row, -1)
-	delete(w.young, r)
-	delete(w.old, r)
+	w.waiting.drop(r)
 	o := makeOrder(l.e.row.ReceivedAt, r)
 	for _, k := range l.keys {
 		if k.kind != single {

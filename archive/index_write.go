@@ -17,8 +17,6 @@ const (
 	// maxHeldBodies bounds the bodies that wait for the end of a batch because their
 	// outcome, which makes reading them superfluous, is usually in the same batch.
 	maxHeldBodies = 16 << 20
-	// maxCached bounds the entries kept for outcomes that come in a later batch.
-	maxCached = 4096
 	// quickChanges is how many changes are worth a batch as soon as its delay is over; a
 	// busier index waits longer (busyDelay), so that most outcomes come in the batch of
 	// their delivery: its body need not be read by the extractor, nor its row written twice.
@@ -156,6 +154,7 @@ type live struct {
 	e      *entry
 	keys   []valueKey // as they are in Pebble, or in blocks of this batch
 	states []state
+	events int // how many the delivery has, as outcomes say
 	body   *Delivery
 	recall bool
 	dirty  bool
@@ -168,8 +167,7 @@ type writer struct {
 	changes int
 	began   time.Time // when the batch got its first change
 	applied [2]uint64
-	young   map[ref]*live // this generation and the one before it: a cache in two halves
-	old     map[ref]*live
+	waiting waiting
 	dirty   []*live
 	orphans map[ref][]*Outcome        // outcomes in this batch whose delivery is not there (yet)
 	swept   [2]ref                    // rows below are deleted
@@ -188,7 +186,7 @@ type writer struct {
 
 func (x *index) write() {
 	defer close(x.done)
-	w := &writer{x: x, batch: x.db.NewBatch(pebble.WithMaxRetainedSizeBytes(keptBatch)), young: map[ref]*live{}, orphans: map[ref][]*Outcome{}, counts: map[countMinute]*tallyRow{},
+	w := &writer{x: x, batch: x.db.NewBatch(pebble.WithMaxRetainedSizeBytes(keptBatch)), orphans: map[ref][]*Outcome{}, counts: map[countMinute]*tallyRow{},
 		blocks: blocks{posts: map[valueKey][]order{}}, ids: ids{full: x.o.shelfIDs, most: x.o.shelfSame}}
 	w.applied = [2]uint64{x.position(0), x.position(1)}
 	err := w.ids.load(x.db)
@@ -310,7 +308,7 @@ func (w *writer) delivery(c change) error {
 		}
 	}
 	l.settle()
-	w.young[r] = l
+	w.waiting.put(l)
 	w.touch(l)
 	return nil
 }
@@ -368,6 +366,7 @@ func (l *live) outcome(o *Outcome) bool {
 	if o.Replay != "" {
 		return false
 	}
+	l.events = max(l.events, o.Items)
 	l.set(state{seq: o.Seq, sink: o.Sink, item: o.Item, kind: o.Kind, of: o.Of})
 	l.e.setItem(o.Item, o.Fields, false)
 	return true
@@ -403,11 +402,7 @@ func (l *live) settle() {
 
 // find gives the entry of a delivery, nil when the index has none.
 func (w *writer) find(r ref) (*live, error) {
-	if l := w.young[r]; l != nil {
-		return l, nil
-	}
-	if l := w.old[r]; l != nil {
-		w.young[r] = l
+	if l := w.waiting.get(r); l != nil {
 		return l, nil
 	}
 	e, err := w.x.readEntry(r)
@@ -418,7 +413,7 @@ func (w *writer) find(r ref) (*live, error) {
 	if err := w.load(l, r); err != nil {
 		return nil, err
 	}
-	w.young[r] = l
+	w.waiting.put(l)
 	return l, nil
 }
 
@@ -473,11 +468,10 @@ func (w *writer) commit() error {
 	x.metrics.batches.Inc()
 	x.metrics.rows.Add(float64(len(w.dirty)))
 	w.batch.Reset()
+	w.waiting.committed(w.dirty)
+	clear(w.dirty)
 	w.changes, w.dirty, w.unsaved = 0, w.dirty[:0], true
 	clear(w.orphans)
-	if len(w.young) > maxCached {
-		w.old, w.young = w.young, map[ref]*live{}
-	}
 	x.subs.send(rows)
 	// Last: who sees a position finds its rows, and the tail has had them.
 	for log, seq := range w.applied {

@@ -208,7 +208,7 @@ type Kafka struct {
 	TLS              *ClientTLS    `yaml:"tls" doc:"TLS to the brokers"`
 	SASL             *SASL         `yaml:"sasl" doc:"login at the brokers"`
 	MaxMessageBytes  Size          `yaml:"max_message_bytes" default:"1000000B" min:"10KiB" max:"256MiB" doc:"the brokers' message.max.bytes or less; larger events go as a pointer to the archive"`
-	MaxInFlightBytes Size          `yaml:"max_in_flight_bytes" default:"64MiB" min:"1MiB" max:"4GiB" doc:"bound of what waits for acks in memory"`
+	MaxInFlightBytes Size          `yaml:"max_in_flight_bytes" default:"16MiB" min:"1MiB" max:"4GiB" doc:"bound of what waits for acks in memory"`
 }
 
 // CreateTopics is how missing topics are made.
