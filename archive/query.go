@@ -280,7 +280,8 @@ type scan struct {
 const (
 	// stepsBetweenYields: some 100 us of looking. Whoever else can run goes first then: a
 	// search that finds little would keep a CPU for the scheduler's whole 10 ms, and an
-	// answer to a provider would wait for it.
+	// answer to a provider would wait for it. Filter.Behind spares it: a goroutine with a
+	// thread of its own pays two changes of threads for giving way.
 	stepsBetweenYields = 64
 	stepsBetweenLooks  = 64 // at the clock; a step of an intersection may be several seeks
 )
@@ -294,7 +295,7 @@ func (o order) at() time.Time {
 func (s *scan) step(ctx context.Context, o order) (bool, error) {
 	s.steps++
 	over := s.steps > s.x.maxScan
-	if s.steps%stepsBetweenYields == 0 {
+	if s.steps%stepsBetweenYields == 0 && !s.f.Behind {
 		runtime.Gosched()
 	}
 	if s.steps%stepsBetweenLooks == 0 {
