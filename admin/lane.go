@@ -91,6 +91,22 @@ func (l *lane) turn(ctx context.Context, work func()) error {
 	return nil
 }
 
+// look asks the archive in one turn for all that a page wants of it: who waits, waits once.
+// Full text must not be asked for in it.
+func (l *lane) look(ctx context.Context, ask func(Archive)) error {
+	return l.turn(ctx, func() { ask(inTurn{l.Archive, l}) })
+}
+
+// inTurn is the archive for who has the turn already.
+type inTurn struct {
+	Archive
+	lane *lane
+}
+
+func (a inTurn) Query(ctx context.Context, f archive.Filter) (archive.Page, error) {
+	return a.lane.query(ctx, f)
+}
+
 // Query looks for deliveries. Full text has a queue of its own, and rests.
 func (l *lane) Query(ctx context.Context, f archive.Filter) (page archive.Page, err error) {
 	if f.Text != "" {

@@ -41,6 +41,9 @@ func parsePages(s *Server) (*template.Template, error) {
 		"list":  func(v ...any) []any { return v },
 		"rows":  s.drawRows,
 		"bars":  drawBars,
+
+		"groups": s.drawGroups,
+		"dead":   drawDead,
 	}).ParseFS(files, "templates/*.html")
 }
 

@@ -87,6 +87,15 @@ func (a *Archive) OutcomesOf(id string) ([]Outcome, error) {
 	return a.index.outcomes(r)
 }
 
+// FirstOutcomes gives each delivery's first outcome that fits, without its Fields; where none
+// does, its Kind is zero. One look for many takes a fraction of one for each.
+func (a *Archive) FirstOutcomes(ids []string, fits func(*Outcome) bool) ([]Outcome, error) {
+	if a.index == nil {
+		return nil, ErrIndex
+	}
+	return a.index.firstOutcomes(ids, fits)
+}
+
 // Indexed is the last seq of the log that queries and Evidence know. Whoever keeps
 // events in flight may forget one when its outcome's seq is not above this.
 func (a *Archive) Indexed() uint64 {
@@ -184,6 +193,43 @@ func (x *index) eachOutcome(r ref, visit func(*Outcome)) error {
 		return fmt.Errorf("read outcomes of seq=%d: %w", r.seq(), err)
 	}
 	return nil
+}
+
+func (x *index) firstOutcomes(ids []string, fits func(*Outcome) bool) ([]Outcome, error) {
+	done, err := x.reading()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyOutcome}, UpperBound: []byte{keyOutcome + 1}})
+	if err != nil {
+		return nil, fmt.Errorf("read outcomes: %w", err)
+	}
+	out := make([]Outcome, len(ids))
+	for i, id := range ids {
+		r, ok := refOf(id)
+		if !ok || x.forgotten(r) {
+			continue
+		}
+		key := outcomeKey(nil, r, 0)
+		for ok = it.SeekGE(key); ok && bytes.HasPrefix(it.Key(), key[:9]); ok = it.Next() {
+			o, err := x.codec.decodeOutcome(it.Value())
+			if err != nil {
+				return nil, errors.Join(fmt.Errorf("read outcome of seq=%d: %w", r.seq(), err), it.Close())
+			}
+			if !fits(&o) {
+				continue
+			}
+			o.Seq = binary.BigEndian.Uint64(it.Key()[9:])
+			o.Delivery = r.public()
+			out[i] = o
+			break
+		}
+	}
+	if err := it.Close(); err != nil {
+		return nil, fmt.Errorf("read outcomes: %w", err)
+	}
+	return out, nil
 }
 
 // readEntry gives the committed row of a delivery, nil when there is none.
