@@ -58,8 +58,13 @@ type probed struct {
 	yield bool // the search was to give way by itself
 }
 
+func (p *probed) FirstOutcomes(ids []string, fits func(*archive.Outcome) bool) ([]archive.Outcome, error) {
+	p.probe("outcomes")
+	return p.Archive.FirstOutcomes(ids, fits)
+}
+
 func (p *probed) Query(ctx context.Context, f archive.Filter) (archive.Page, error) {
-	p.probe("query " + f.Text)
+	p.probe("query " + f.Text + f.Source)
 	p.yield = !f.Behind
 	return p.Archive.Query(ctx, f)
 }

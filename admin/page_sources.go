@@ -153,7 +153,7 @@ func newest(r *archive.Row) time.Time {
 func lastOf(ctx context.Context, a Archive, v *sourceView, before sourceView) {
 	if time.Since(before.settled) < settledFor {
 		page, err := a.Query(ctx, archive.Filter{Source: v.Name, Limit: 1})
-		if err == nil && len(page.Rows) == 1 && page.Rows[0].ID == before.Last.ID {
+		if err == nil && len(page.Rows) > 0 && page.Rows[0].ID == before.Last.ID {
 			v.Last, v.LagP99, v.LagOf, v.settled = before.Last, before.LagP99, before.LagOf, before.settled
 			return
 		}
