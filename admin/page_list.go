@@ -170,6 +170,9 @@ func (s *Server) fillList(ctx context.Context, p *listPage, v url.Values, f arch
 	if page.Next != "" {
 		p.Next = link(v, page.Next)
 	}
+	if f.Text != "" {
+		late = nil // what was found in bodies is worth having without the rest
+	}
 	if err = errors.Join(late, err); err != nil {
 		return s.failure(err)
 	}
