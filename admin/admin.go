@@ -29,6 +29,7 @@ type Archive interface {
 	Row(id string) (archive.Row, error)
 	Get(id string) (*archive.Delivery, error)
 	OutcomesOf(id string) ([]archive.Outcome, error)
+	FirstOutcomes(ids []string, fits func(*archive.Outcome) bool) ([]archive.Outcome, error)
 	Times(id string, outcomes []archive.Outcome) archive.Steps
 	Subscribe() (rows <-chan archive.TailRow, cancel func())
 }
@@ -208,6 +209,7 @@ type Server struct {
 	hub      *hub
 	lane     *lane // what Options.Archive is behind
 	measured measuredSources
+	gathered gatheredMetrics
 	exports  chan struct{}
 	closing  chan struct{} // closed when the server stops: streams end
 	once     sync.Once

@@ -2,13 +2,12 @@ package admin
 
 import (
 	"html/template"
-	"net/url"
 	"strconv"
 	"time"
 )
 
-// markup is HTML in the making, for the two parts of pages that repeat: the rows of a table
-// and the bars of a histogram. A template takes sixteen times as long for 50 rows and 96 bars
+// markup is HTML in the making, for the parts of pages that repeat: the rows of tables and
+// the bars of a histogram. A template takes sixteen times as long for 50 rows and 96 bars
 // (4.7 and 0.3 ms, BenchmarkDraw), which deliveries wait for when fifty people look. The rest
 // of a page stays in templates.
 //
@@ -82,13 +81,9 @@ func (s *Server) drawRows(rows []rowView) template.HTML {
 func (s *Server) drawRow(m *markup, r *rowView) {
 	m.raw("<tr")
 	m.attr("data-id", r.ID)
-	m.raw(">\n" + `<td class="at-when"><a class="open" href="/deliveries/`)
-	m.text(url.PathEscape(r.ID))
-	m.raw(`"><time datetime="`)
-	m.time(r.ReceivedAt, time.RFC3339Nano)
-	m.raw(`">`)
-	m.time(r.ReceivedAt, shortTime)
-	m.raw("</time></a></td>\n" + `<td class="at-source">`)
+	m.raw(">\n" + `<td class="at-when">`)
+	m.opens(r.ID, r.ReceivedAt)
+	m.raw("</td>\n" + `<td class="at-source">`)
 	m.text(r.Source)
 	m.raw("</td>\n" + `<td class="at-state"><span`)
 	m.attr("class", "tag "+r.State)

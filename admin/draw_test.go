@@ -2,6 +2,7 @@ package admin
 
 import (
 	"html/template"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -28,7 +29,25 @@ const drawnByTemplate = `{{define "rows"}}<div class="scroll"><table class="rows
 {{end}}</tbody>
 </table></div>{{end}}
 {{define "bars"}}{{range .}}<a href="{{.Href}}" tabindex="-1"><title>{{short .At}}: {{.Accepted}} accepted, {{.Rejected}} refused{{if .Challenge}}, {{.Challenge}} handshakes{{end}}</title><rect class="back" x="{{.X}}" y="0" width="10" height="100"/>{{if .AcceptedH}}<rect class="accepted" x="{{.X}}" y="{{.AcceptedY}}" width="9" height="{{.AcceptedH}}"/>{{end}}{{if .ChallengeH}}<rect class="challenge" x="{{.X}}" y="{{.ChallengeY}}" width="9" height="{{.ChallengeH}}"/>{{end}}{{if .RejectedH}}<rect class="rejected" x="{{.X}}" y="{{.RejectedY}}" width="9" height="{{.RejectedH}}"/>{{end}}</a>
-{{end}}{{end}}`
+{{end}}{{end}}
+{{define "groups"}}<div class="scroll"><table class="cards" data-keys>
+<thead><tr><th>Last (UTC)</th><th>Source</th><th>Why</th><th class="num">Refused</th><th></th></tr></thead>
+<tbody>{{range .Groups}}<tr data-id="{{.Sample}}">
+<td data-label="Last"><a class="open" href="/deliveries/{{path .Sample}}"><time datetime="{{iso .Last}}">{{short .Last}}</time></a><br><span class="sub">{{ago .Last}}</span></td>
+<td data-label="Source"><a href="/sources/{{path .Source}}">{{.Source}}</a></td>
+<td data-label="Why" class="words"><code>{{.Reason}}</code><br>{{.Why}}</td>
+<td data-label="Refused" class="num"><a href="{{.Href}}">{{count .Count}}</a><br><span class="sub">since {{short .First}}</span></td>
+<td>{{if $.CanDo}}<details class="confirm"><summary>Re-verify all …</summary><form method="post" action="/refused/reverify"><input type="hidden" name="filter" value="{{.Filter}}">
+<p>Checks all of them again with today's credentials, also those older than shown here, up to 10 000. What verifies now is released: deduplicated and published.</p><button class="main">Re-verify them now</button></form></details>{{end}}</td>
+</tr>
+{{end}}</tbody></table></div>{{end}}
+{{define "dead"}}<div class="scroll"><table class="cards" data-keys>
+<thead><tr><th>Received (UTC)</th><th>Source</th><th>Why</th><th>Type</th><th>Order</th></tr></thead>
+<tbody>{{range .Dead}}<tr data-id="{{.ID}}">
+<td data-label="Received"><a class="open" href="/deliveries/{{path .ID}}"><time datetime="{{iso .ReceivedAt}}">{{short .ReceivedAt}}</time></a></td>
+<td data-label="Source">{{.Source}}</td><td data-label="Why" class="words">{{.Why}}</td><td data-label="Type">{{.Type}}</td><td data-label="Order" class="id">{{.OrderID}}</td>
+</tr>
+{{end}}</tbody></table></div>{{end}}`
 
 func reference(t testing.TB, w *world) func(name string, data any) string {
 	t.Helper()
@@ -88,6 +107,15 @@ func TestDrawnAsTemplate(t *testing.T) {
 	buckets := []archive.CountBucket{{At: at}, {At: at.Add(time.Hour)}, {At: at.Add(2 * time.Hour)}}
 	buckets[1].Accepted, buckets[1].Rejected, buckets[1].Challenge = 7000, 3, 1
 	buckets[2].Rejected = 9
+	for _, word := range nasty {
+		groups := []refusedGroup{{Source: word, Reason: word, Why: word, Count: 1234, First: at, Last: at.Add(time.Minute), Sample: publishedID,
+			Filter: url.Values{"source": {word}}.Encode(), Href: "/?" + url.Values{"source": {word}, "reason": {word}}.Encode()}}
+		dead := []deadView{{nastyRow(word), word}, {nastyRow(word), word}}
+		for _, may := range []bool{false, true} {
+			same("groups", map[string]any{"Groups": groups, "CanDo": may}, w.server.drawGroups(groups, may))
+		}
+		same("dead", map[string]any{"Dead": dead}, drawDead(dead))
+	}
 	h.draw(buckets, "q=%3Cscript%3E&source=a%26b")
 	same("bars", h.Bars, drawBars(h.Bars))
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -109,6 +110,16 @@ func (a *fakeArchive) Get(id string) (*archive.Delivery, error) {
 }
 
 func (a *fakeArchive) OutcomesOf(id string) ([]archive.Outcome, error) { return a.outcomes[id], nil }
+
+func (a *fakeArchive) FirstOutcomes(ids []string, fits func(*archive.Outcome) bool) ([]archive.Outcome, error) {
+	out := make([]archive.Outcome, len(ids))
+	for i, id := range ids {
+		if n := slices.IndexFunc(a.outcomes[id], func(o archive.Outcome) bool { return fits(&o) }); n >= 0 {
+			out[i] = a.outcomes[id][n]
+		}
+	}
+	return out, nil
+}
 
 func (a *fakeArchive) Times(id string, _ []archive.Outcome) archive.Steps { return a.steps[id] }
 

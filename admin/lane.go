@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -13,11 +14,13 @@ import (
 // came: on two cores one, so that fifty people who look leave the other to deliveries. Who
 // waits longer than a request may take is answered 503 with Retry-After.
 //
-// While people wait for one another it spares the machine in two ways: a list that has to
-// look far answers earlier as far as it got, and after each turn the slot rests as long as
-// the turn took. So a crowd waits for itself, and deliveries do not.
+// What is done in a turn is done behind all else where it can be, see there. While people wait for one
+// another the lane spares the machine in two ways more: a list that has to look far answers
+// earlier as far as it got, and after each turn the slot rests as long as the turn took. So a
+// crowd waits for itself, and deliveries do not.
 type lane struct {
 	Archive
+	behind  *behind // nil where that would take what deliveries need
 	slots   chan struct{}
 	waiting atomic.Int32
 	after   func(time.Duration, func()) // time.AfterFunc
@@ -33,12 +36,21 @@ const (
 
 // newLane has a slot for every two CPUs; 0 CPUs: as many as the runtime uses.
 func newLane(a Archive, cores int) *lane {
+	procs := runtime.GOMAXPROCS(0)
 	if cores == 0 {
-		cores = runtime.GOMAXPROCS(0)
+		cores = procs
 	}
-	return &lane{Archive: a, slots: make(chan struct{}, max(1, cores/2)),
+	l := &lane{Archive: a, slots: make(chan struct{}, max(1, cores/2)),
 		after: func(d time.Duration, f func()) { time.AfterFunc(d, f) }}
+	if spare(procs, cores, cap(l.slots)) {
+		l.behind = newBehind()
+	}
+	return l
 }
+
+// spare reports whether Go's scheduler has a processor for every CPU beside those that
+// workers hold while the kernel lets them wait.
+func spare(procs, cores, workers int) bool { return procs-workers >= cores }
 
 func (l *lane) enter(ctx context.Context) (leave func(), err error) {
 	select {
@@ -64,27 +76,57 @@ func (l *lane) leave(took time.Duration) {
 	l.after(min(took, restMost), func() { <-l.slots })
 }
 
-// Query looks for deliveries. Full text has a queue of its own, and rests.
-func (l *lane) Query(ctx context.Context, f archive.Filter) (archive.Page, error) {
-	if f.Text == "" {
-		leave, err := l.enter(ctx)
-		if err != nil {
-			return archive.Page{}, err
-		}
-		defer leave()
-		if f.Budget > crowdBudget && l.waiting.Load() > 0 {
-			f.Budget = crowdBudget
-		}
+// turn does work when it is its turn, behind deliveries. The work must not ask for another.
+func (l *lane) turn(ctx context.Context, work func()) error {
+	leave, err := l.enter(ctx)
+	if err != nil {
+		return err
 	}
+	defer leave()
+	if l.behind == nil {
+		work()
+	} else {
+		l.behind.do(work)
+	}
+	return nil
+}
+
+// look asks the archive in one turn for all that a page wants of it: who waits, waits once.
+// Full text must not be asked for in it.
+func (l *lane) look(ctx context.Context, ask func(Archive)) error {
+	return l.turn(ctx, func() { ask(inTurn{l.Archive, l}) })
+}
+
+// inTurn is the archive for who has the turn already.
+type inTurn struct {
+	Archive
+	lane *lane
+}
+
+func (a inTurn) Query(ctx context.Context, f archive.Filter) (archive.Page, error) {
+	return a.lane.query(ctx, f)
+}
+
+// Query looks for deliveries. Full text has a queue of its own, and rests.
+func (l *lane) Query(ctx context.Context, f archive.Filter) (page archive.Page, err error) {
+	if f.Text != "" {
+		return l.Archive.Query(ctx, f)
+	}
+	late := l.turn(ctx, func() { page, err = l.query(ctx, f) })
+	return page, errors.Join(late, err)
+}
+
+// query is Query within a turn.
+func (l *lane) query(ctx context.Context, f archive.Filter) (archive.Page, error) {
+	if f.Budget > crowdBudget && l.waiting.Load() > 0 {
+		f.Budget = crowdBudget
+	}
+	f.Behind = l.behind != nil
 	return l.Archive.Query(ctx, f)
 }
 
 // Counts counts deliveries.
-func (l *lane) Counts(ctx context.Context, from, to time.Time, step time.Duration, source string) (archive.Counts, error) {
-	leave, err := l.enter(ctx)
-	if err != nil {
-		return archive.Counts{}, err
-	}
-	defer leave()
-	return l.Archive.Counts(ctx, from, to, step, source)
+func (l *lane) Counts(ctx context.Context, from, to time.Time, step time.Duration, source string) (c archive.Counts, err error) {
+	late := l.turn(ctx, func() { c, err = l.Archive.Counts(ctx, from, to, step, source) })
+	return c, errors.Join(late, err)
 }

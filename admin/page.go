@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"embed"
+	"errors"
 	"fmt"
 	"html/template"
 	"math"
@@ -40,6 +41,9 @@ func parsePages(s *Server) (*template.Template, error) {
 		"list":  func(v ...any) []any { return v },
 		"rows":  s.drawRows,
 		"bars":  drawBars,
+
+		"groups": s.drawGroups,
+		"dead":   drawDead,
 	}).ParseFS(files, "templates/*.html")
 }
 
@@ -259,14 +263,10 @@ func (s *Server) render(w http.ResponseWriter, status int, name string, data any
 
 // draw makes a page.
 func (s *Server) draw(name string, data any) ([]byte, error) {
-	leave, err := s.lane.enter(context.Background()) // whoever is before us is soon done
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
 	var b bytes.Buffer // whole before it is sent: half a page would look like no deliveries
-	err = s.pages.ExecuteTemplate(&b, name, data)
-	return b.Bytes(), err
+	var err error
+	late := s.lane.turn(context.Background(), func() { err = s.pages.ExecuteTemplate(&b, name, data) }) // whoever is before us is soon done
+	return b.Bytes(), errors.Join(late, err)
 }
 
 func (s *Server) pageProblem(w http.ResponseWriter, r *http.Request, who secretToken, p *problem) *problem {

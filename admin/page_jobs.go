@@ -2,6 +2,8 @@ package admin
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -125,18 +127,10 @@ const deadRows = 50
 
 func (s *Server) pageRefused(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
 	p := refusedPage{frame: s.frame(r, "Refused and dead", "refused", who), CanDo: who.role == Operator && s.o.Reverifier != nil, CanPush: who.role == Operator && s.o.Replayer != nil}
-	page, err := s.o.Archive.Query(r.Context(), archive.Filter{Verdict: archive.Rejected.String(), Limit: archive.MaxLimit})
-	if err != nil {
+	var err error
+	late := s.lane.look(r.Context(), func(a Archive) { err = p.fill(r.Context(), a) })
+	if err = errors.Join(late, err); err != nil {
 		return s.pageProblem(w, r, who, s.failure(err))
-	}
-	p.Groups, p.Looked, p.More = groupRefused(page.Rows), len(page.Rows), page.Next != ""
-	dead, err := s.o.Archive.Query(r.Context(), archive.Filter{Outcome: archive.Dead.String(), Limit: deadRows})
-	if err != nil {
-		return s.pageProblem(w, r, who, s.failure(err))
-	}
-	p.DeadTop = dead.Next != ""
-	for i := range dead.Rows {
-		p.Dead = append(p.Dead, deadView{viewRow(&dead.Rows[i]), s.whyDead(dead.Rows[i].ID)})
 	}
 	if s.o.State != nil {
 		p.Sampled = s.o.State(r.Context()).SampledAway
@@ -151,17 +145,31 @@ func (s *Server) pageRefused(w http.ResponseWriter, r *http.Request, who secretT
 	return s.render(w, http.StatusOK, "refused.html", p)
 }
 
-func (s *Server) whyDead(id string) string {
-	outcomes, err := s.o.Archive.OutcomesOf(id)
+// fill looks for what was refused, and for the dead letters with their reasons.
+func (p *refusedPage) fill(ctx context.Context, a Archive) error {
+	page, err := a.Query(ctx, archive.Filter{Verdict: archive.Rejected.String(), Limit: archive.MaxLimit})
 	if err != nil {
-		return ""
+		return err
+	}
+	p.Groups, p.Looked, p.More = groupRefused(page.Rows), len(page.Rows), page.Next != ""
+	dead, err := a.Query(ctx, archive.Filter{Outcome: archive.Dead.String(), Limit: deadRows})
+	if err != nil {
+		return err
+	}
+	p.DeadTop = dead.Next != ""
+	ids := make([]string, len(dead.Rows))
+	for i := range dead.Rows {
+		p.Dead = append(p.Dead, deadView{rowView: viewRow(&dead.Rows[i])})
+		ids[i] = dead.Rows[i].ID
+	}
+	outcomes, err := a.FirstOutcomes(ids, func(o *archive.Outcome) bool { return o.Kind == archive.Dead })
+	if err != nil {
+		return nil // the page is worth having without the reasons
 	}
 	for i := range outcomes {
-		if o := &outcomes[i]; o.Kind == archive.Dead {
-			return cmp.Or(deadWords[o.Reason], o.Reason)
-		}
+		p.Dead[i].Why = cmp.Or(deadWords[outcomes[i].Reason], outcomes[i].Reason)
 	}
-	return ""
+	return nil
 }
 
 // groupRefused puts together what is refused for the same reason; newest group first.

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"slices"
@@ -128,17 +129,7 @@ func (s *Server) pageList(w http.ResponseWriter, r *http.Request, who secretToke
 		bad = s.auditSearch(r, f, who)
 	}
 	if bad == nil {
-		f.Budget = listBudget
-		page, err := s.o.Archive.Query(r.Context(), f)
-		if err != nil {
-			bad = s.failure(err)
-		}
-		p.Rows, p.Progress, p.SearchedTo = viewRows(page.Rows), page.Progress, page.SearchedTo
-		if page.Next != "" {
-			p.Next = link(v, page.Next)
-		}
-		p.Exact = s.exact(r.Context(), f)
-		p.Histogram = s.histogram(r.Context(), v, f)
+		bad = s.fillList(r.Context(), &p, v, f)
 	}
 	if v.Get("cursor") != "" {
 		p.Newest = link(v, "")
@@ -160,17 +151,45 @@ func (s *Server) pageList(w http.ResponseWriter, r *http.Request, who secretToke
 	return s.render(w, status, "list.html", p)
 }
 
+// fillList looks for the view's rows and all that stands beside them.
+func (s *Server) fillList(ctx context.Context, p *listPage, v url.Values, f archive.Filter) *problem {
+	f.Budget = listBudget
+	var page archive.Page
+	var err error
+	if f.Text != "" {
+		page, err = s.lane.Query(ctx, f)
+	}
+	late := s.lane.look(ctx, func(a Archive) {
+		if f.Text == "" {
+			page, err = a.Query(ctx, f)
+		}
+		p.Exact = exact(ctx, a, f)
+		p.Histogram = s.histogram(ctx, a, v, f)
+	})
+	p.Rows, p.Progress, p.SearchedTo = viewRows(page.Rows), page.Progress, page.SearchedTo
+	if page.Next != "" {
+		p.Next = link(v, page.Next)
+	}
+	if f.Text != "" {
+		late = nil // what was found in bodies is worth having without the rest
+	}
+	if err = errors.Join(late, err); err != nil {
+		return s.failure(err)
+	}
+	return nil
+}
+
 // exactHit says that what was typed into the search is somebody's whole id.
 type exactHit struct{ Label, Href string }
 
 // exact looks the words of the search up as ids, which takes no time, where the search for
 // their parts reads everything.
-func (s *Server) exact(ctx context.Context, f archive.Filter) (hits []exactHit) {
+func exact(ctx context.Context, a Archive, f archive.Filter) (hits []exactHit) {
 	id := strings.TrimSpace(f.Q)
 	if id == "" || f.Text != "" {
 		return nil
 	}
-	if row, err := s.o.Archive.Row(id); err == nil && row.ID == id {
+	if row, err := a.Row(id); err == nil && row.ID == id {
 		hits = append(hits, exactHit{"the delivery " + id, "/deliveries/" + url.PathEscape(id)})
 	}
 	for _, by := range []struct {
@@ -182,7 +201,7 @@ func (s *Server) exact(ctx context.Context, f archive.Filter) (hits []exactHit) 
 		{"idempotency key", "idempotency_key", archive.Filter{IdempotencyKey: id}},
 	} {
 		by.f.Limit, by.f.Budget = 1, listBudget
-		if page, err := s.o.Archive.Query(ctx, by.f); err == nil && len(page.Rows) > 0 {
+		if page, err := a.Query(ctx, by.f); err == nil && len(page.Rows) > 0 {
 			hits = append(hits, exactHit{"every delivery of the " + by.label + " " + id, "/?" + by.name + "=" + url.QueryEscape(id)})
 		}
 	}
@@ -253,6 +272,7 @@ type histogram struct {
 	Step     time.Duration
 	Width    int
 	Bars     []bar
+	sources  map[string]archive.CountRow // over the same time
 }
 
 // bar is one step; heights are of histogramHeight, and each part stands on the one before.
@@ -274,7 +294,7 @@ const (
 
 // histogram counts over the view's range of time, or the last day. A view that cannot be
 // counted has none.
-func (s *Server) histogram(ctx context.Context, v url.Values, f archive.Filter) *histogram {
+func (s *Server) histogram(ctx context.Context, a Archive, v url.Values, f archive.Filter) *histogram {
 	from, to := f.From, f.To
 	if to.IsZero() {
 		to = s.o.Now()
@@ -282,11 +302,11 @@ func (s *Server) histogram(ctx context.Context, v url.Values, f archive.Filter) 
 	if from.IsZero() {
 		from = to.Add(-countRange)
 	}
-	c, err := s.o.Archive.Counts(ctx, from, to, stepFor(to.Sub(from)), f.Source)
+	c, err := a.Counts(ctx, from, to, stepFor(to.Sub(from)), f.Source)
 	if err != nil {
 		return nil
 	}
-	h := &histogram{From: c.From, To: c.To, Source: f.Source, Total: c.Total, Step: time.Duration(c.Step) * time.Second}
+	h := &histogram{From: c.From, To: c.To, Source: f.Source, Total: c.Total, Step: time.Duration(c.Step) * time.Second, sources: c.Sources}
 	h.Narrowed = queryOf(v, "from", "to", "source", "cursor", "limit") != ""
 	h.All = c.Total.Accepted + c.Total.Rejected + c.Total.Challenge
 	h.draw(c.Buckets, queryOf(v, "from", "to", "cursor"))

@@ -45,14 +45,20 @@ func (s *Server) pageOverview(w http.ResponseWriter, r *http.Request, who secret
 	p.Refresh = true
 	now := s.o.Now()
 	v := url.Values{"from": {"-24h"}}
-	p.Histogram = s.histogram(r.Context(), v, archive.Filter{From: now.Add(-countRange)})
-	if c, err := s.o.Archive.Counts(r.Context(), now.Add(-countRange), now, time.Hour, ""); err == nil {
-		p.Day = c.Total
-		p.Sources = busiest(c.Sources)
-	}
-	if c, err := s.o.Archive.Counts(r.Context(), now.Add(-time.Hour), now, time.Minute, ""); err == nil {
-		p.Hour = c.Total
-		p.Alerts = append(p.Alerts, refusing(c.Sources)...)
+	err := s.lane.look(r.Context(), func(a Archive) {
+		if p.Histogram = s.histogram(r.Context(), a, v, archive.Filter{From: now.Add(-countRange)}); p.Histogram != nil {
+			p.Day, p.Sources = p.Histogram.Total, busiest(p.Histogram.sources)
+		}
+		if c, err := a.Counts(r.Context(), now.Add(-time.Hour), now, time.Minute, ""); err == nil {
+			p.Hour = c.Total
+			p.Alerts = append(p.Alerts, refusing(c.Sources)...)
+		}
+		if page, err := a.Query(r.Context(), archive.Filter{Verdict: archive.Rejected.String(), From: now.Add(-countRange), Limit: topRows}); err == nil {
+			p.Refused = viewRows(page.Rows)
+		}
+	})
+	if err != nil {
+		return s.pageProblem(w, r, who, s.failure(err))
 	}
 	p.Alerts = append(p.Alerts, s.paused(r.Context())...)
 	if s.o.Health != nil {
@@ -65,12 +71,10 @@ func (s *Server) pageOverview(w http.ResponseWriter, r *http.Request, who secret
 	if s.o.State != nil {
 		p.State, p.Known = s.o.State(r.Context()), true
 	}
-	p.AckP50 = quantiles(s.o.Gatherer, 0.5, "penstock_ack_seconds")["penstock_ack_seconds"]
-	q := quantiles(s.o.Gatherer, 0.99, "penstock_ack_seconds", "penstock_publish_lag_seconds")
+	m := s.sharedMetrics(r.Context())
+	p.AckP50 = quantiles(m, 0.5, "penstock_ack_seconds")["penstock_ack_seconds"]
+	q := quantiles(m, 0.99, "penstock_ack_seconds", "penstock_publish_lag_seconds")
 	p.AckP99, p.LagP99 = q["penstock_ack_seconds"], q["penstock_publish_lag_seconds"]
-	if page, err := s.o.Archive.Query(r.Context(), archive.Filter{Verdict: archive.Rejected.String(), From: now.Add(-countRange), Limit: topRows}); err == nil {
-		p.Refused = viewRows(page.Rows)
-	}
 	p.Unknown = s.unknown(r.Context(), p.State.Unknown)
 	if len(p.Unknown) > topRows {
 		p.Older, p.Unknown = len(p.Unknown)-topRows, p.Unknown[:topRows]

@@ -33,12 +33,16 @@ type sourceView struct {
 	AckP99  time.Duration // first byte to answer, since the start; 0: none was answered
 	LagP99  time.Duration // receipt to the sink, of the last published ones
 	LagOf   int
+	settled time.Time // when it was seen that none of those is still to be published; zero: one is
 }
 
 // Bounds of what the list of sources looks at.
 const (
 	lagRows     = 20 // published deliveries per source whose lag is measured
 	pendingRows = 500
+	// settledFor is how long what was measured of a source stands while nothing new comes. What
+	// was refused may be released meanwhile, which changes it.
+	settledFor = time.Minute
 )
 
 func (s *Server) pageSources(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
@@ -83,27 +87,29 @@ func (s *Server) measure(ctx context.Context, list []SourceInfo) map[string]sour
 	if known && time.Since(m.at) < measuredFor {
 		return m.rows
 	}
-	now := s.o.Now()
-	counts, err := s.o.Archive.Counts(ctx, now.Add(-countRange), now, time.Hour, "")
-	if err != nil {
-		counts.Sources = nil // not known: shown as none
-	}
-	pending := map[string]int{}
-	if page, err := s.o.Archive.Query(ctx, archive.Filter{Outcome: archive.Pending, Limit: pendingRows}); err == nil {
-		for i := range page.Rows {
-			pending[page.Rows[i].Source]++
-		}
-	}
-	acks := quantilesBySource(s.o.Gatherer, 0.99, "penstock_source_ack_seconds")
+	acks := quantilesBySource(s.sharedMetrics(ctx), 0.99, "penstock_source_ack_seconds")
 	rows := make(map[string]sourceView, len(list))
-	for i := range list {
-		v := sourceView{SourceInfo: list[i], Day: counts.Sources[list[i].Name], Pending: pending[list[i].Name], AckP99: acks[list[i].Name]}
-		v.All = v.Day.Accepted + v.Day.Rejected + v.Day.Challenge
-		v.PerHour = float64(v.All) / countRange.Hours()
-		s.lastOf(ctx, &v)
-		rows[v.Name] = v
-	}
-	if ctx.Err() == nil { // what a caller that went away has seen is not the whole
+	err := s.lane.look(ctx, func(a Archive) {
+		now := s.o.Now()
+		counts, err := a.Counts(ctx, now.Add(-countRange), now, time.Hour, "")
+		if err != nil {
+			counts.Sources = nil // not known: shown as none
+		}
+		pending := map[string]int{}
+		if page, err := a.Query(ctx, archive.Filter{Outcome: archive.Pending, Limit: pendingRows}); err == nil {
+			for i := range page.Rows {
+				pending[page.Rows[i].Source]++
+			}
+		}
+		for i := range list {
+			v := sourceView{SourceInfo: list[i], Day: counts.Sources[list[i].Name], Pending: pending[list[i].Name], AckP99: acks[list[i].Name]}
+			v.All = v.Day.Accepted + v.Day.Rejected + v.Day.Challenge
+			v.PerHour = float64(v.All) / countRange.Hours()
+			lastOf(ctx, a, &v, m.rows[v.Name])
+			rows[v.Name] = v
+		}
+	})
+	if err == nil && ctx.Err() == nil { // what a caller that went away has seen is not the whole
 		m.rows, m.at = rows, time.Now()
 	}
 	return rows
@@ -142,32 +148,47 @@ func newest(r *archive.Row) time.Time {
 	return r.ReceivedAt
 }
 
-// lastOf finds a source's last delivery, and measures the lag of its last published ones.
-func (s *Server) lastOf(ctx context.Context, v *sourceView) {
-	page, err := s.o.Archive.Query(ctx, archive.Filter{Source: v.Name, Limit: lagRows})
+// lastOf finds a source's last delivery, and measures the lag of its last published ones. Of
+// most sources of many nothing has come since they were looked at before: then that stands.
+func lastOf(ctx context.Context, a Archive, v *sourceView, before sourceView) {
+	if time.Since(before.settled) < settledFor {
+		page, err := a.Query(ctx, archive.Filter{Source: v.Name, Limit: 1})
+		if err == nil && len(page.Rows) > 0 && page.Rows[0].ID == before.Last.ID {
+			v.Last, v.LagP99, v.LagOf, v.settled = before.Last, before.LagP99, before.LagOf, before.settled
+			return
+		}
+	}
+	page, err := a.Query(ctx, archive.Filter{Source: v.Name, Limit: lagRows})
 	if err != nil || len(page.Rows) == 0 {
 		return
 	}
 	v.Last = &page.Rows[0]
-	var lags []time.Duration
+	var published []*archive.Row
+	var ids []string
+	open := false
 	for i := range page.Rows {
-		if page.Rows[i].Outcome != archive.Published.String() {
-			continue
+		r := &page.Rows[i]
+		open = open || stateOf(r) == archive.Pending || r.Outcome == archive.Held.String()
+		if r.Outcome == archive.Published.String() {
+			published, ids = append(published, r), append(ids, r.ID)
 		}
-		outcomes, err := s.o.Archive.OutcomesOf(page.Rows[i].ID)
-		if err != nil {
-			continue
-		}
-		for k := range outcomes {
-			if o := &outcomes[k]; o.Kind == archive.Published && o.Replay == "" {
-				lags = append(lags, o.At.Sub(page.Rows[i].ReceivedAt))
-				break
-			}
+	}
+	outcomes, err := a.FirstOutcomes(ids, func(o *archive.Outcome) bool { return o.Kind == archive.Published && o.Replay == "" })
+	if err != nil {
+		return
+	}
+	lags := make([]time.Duration, 0, len(ids))
+	for i := range outcomes {
+		if outcomes[i].Kind == archive.Published {
+			lags = append(lags, outcomes[i].At.Sub(published[i].ReceivedAt))
 		}
 	}
 	if v.LagOf = len(lags); len(lags) > 0 {
 		slices.Sort(lags)
 		v.LagP99 = lags[min(len(lags)-1, len(lags)*99/100)]
+	}
+	if !open {
+		v.settled = time.Now()
 	}
 }
 
@@ -191,9 +212,14 @@ func (s *Server) pageSource(w http.ResponseWriter, r *http.Request, who secretTo
 	}
 	page := sourcePage{frame: s.frame(r, "Source "+name, "sources", who), Source: v, Tenants: -1}
 	now := s.o.Now()
-	page.Histogram = s.histogram(r.Context(), url.Values{"source": {name}}, archive.Filter{Source: name, From: now.Add(-countRange)})
-	if rows, err := s.o.Archive.Query(r.Context(), archive.Filter{Source: name, Limit: 2 * topRows}); err == nil {
-		page.Rows = viewRows(rows.Rows)
+	err := s.lane.look(r.Context(), func(a Archive) {
+		page.Histogram = s.histogram(r.Context(), a, url.Values{"source": {name}}, archive.Filter{Source: name, From: now.Add(-countRange)})
+		if rows, err := a.Query(r.Context(), archive.Filter{Source: name, Limit: 2 * topRows}); err == nil {
+			page.Rows = viewRows(rows.Rows)
+		}
+	})
+	if err != nil {
+		return s.pageProblem(w, r, who, s.failure(err))
 	}
 	if s.o.Helper != nil {
 		if setup, err := s.o.Helper.Setup(r.Context(), name); err == nil {

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -76,6 +77,32 @@ type Sent struct {
 type Helper interface {
 	Setup(ctx context.Context, source string) (Setup, error)
 	SendTest(ctx context.Context, source, typ, by string) (Sent, error)
+}
+
+// gatheredMetrics are all of the gateway's metrics as they were, shared for measuredFor: of
+// many sources to gather them takes milliseconds.
+type gatheredMetrics struct {
+	mu       sync.Mutex // held while they are gathered: the others wait for the same
+	at       time.Time
+	families []*dto.MetricFamily
+}
+
+// sharedMetrics is for pages; /metrics itself gathers anew.
+func (s *Server) sharedMetrics(ctx context.Context) prometheus.Gatherer {
+	return prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+		m := &s.gathered
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if time.Since(m.at) < measuredFor {
+			return m.families, nil
+		}
+		var families []*dto.MetricFamily
+		if err := s.lane.turn(ctx, func() { families = gathered(s.o.Gatherer) }); err != nil {
+			return nil, err
+		}
+		m.families, m.at = families, time.Now()
+		return families, nil
+	})
 }
 
 // quantiles reads some histograms without labels: the value below which the share q of all

@@ -59,6 +59,9 @@ type Filter struct {
 	// Budget is how long a page may look through the index; what it has found then is
 	// answered, with a Next. 0 = until the page is full (or full text's own time is up).
 	Budget time.Duration
+	// Behind says that the caller's thread has a lower priority than the rest: the kernel
+	// lets it wait for them, and the search need not give way by itself.
+	Behind bool
 
 	fromText, toText string // as asked: -2h means another time on the next page
 }

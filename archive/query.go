@@ -87,6 +87,15 @@ func (a *Archive) OutcomesOf(id string) ([]Outcome, error) {
 	return a.index.outcomes(r)
 }
 
+// FirstOutcomes gives each delivery's first outcome that fits, without its Fields; where none
+// does, its Kind is zero. One look for many takes a fraction of one for each.
+func (a *Archive) FirstOutcomes(ids []string, fits func(*Outcome) bool) ([]Outcome, error) {
+	if a.index == nil {
+		return nil, ErrIndex
+	}
+	return a.index.firstOutcomes(ids, fits)
+}
+
 // Indexed is the last seq of the log that queries and Evidence know. Whoever keeps
 // events in flight may forget one when its outcome's seq is not above this.
 func (a *Archive) Indexed() uint64 {
@@ -186,6 +195,43 @@ func (x *index) eachOutcome(r ref, visit func(*Outcome)) error {
 	return nil
 }
 
+func (x *index) firstOutcomes(ids []string, fits func(*Outcome) bool) ([]Outcome, error) {
+	done, err := x.reading()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyOutcome}, UpperBound: []byte{keyOutcome + 1}})
+	if err != nil {
+		return nil, fmt.Errorf("read outcomes: %w", err)
+	}
+	out := make([]Outcome, len(ids))
+	for i, id := range ids {
+		r, ok := refOf(id)
+		if !ok || x.forgotten(r) {
+			continue
+		}
+		key := outcomeKey(nil, r, 0)
+		for ok = it.SeekGE(key); ok && bytes.HasPrefix(it.Key(), key[:9]); ok = it.Next() {
+			o, err := x.codec.decodeOutcome(it.Value())
+			if err != nil {
+				return nil, errors.Join(fmt.Errorf("read outcome of seq=%d: %w", r.seq(), err), it.Close())
+			}
+			if !fits(&o) {
+				continue
+			}
+			o.Seq = binary.BigEndian.Uint64(it.Key()[9:])
+			o.Delivery = r.public()
+			out[i] = o
+			break
+		}
+	}
+	if err := it.Close(); err != nil {
+		return nil, fmt.Errorf("read outcomes: %w", err)
+	}
+	return out, nil
+}
+
 // readEntry gives the committed row of a delivery, nil when there is none.
 func (x *index) readEntry(r ref) (*entry, error) {
 	at, found, err := receivedAt(x.db, r)
@@ -280,7 +326,8 @@ type scan struct {
 const (
 	// stepsBetweenYields: some 100 us of looking. Whoever else can run goes first then: a
 	// search that finds little would keep a CPU for the scheduler's whole 10 ms, and an
-	// answer to a provider would wait for it.
+	// answer to a provider would wait for it. Filter.Behind spares it: a goroutine with a
+	// thread of its own pays two changes of threads for giving way.
 	stepsBetweenYields = 64
 	stepsBetweenLooks  = 64 // at the clock; a step of an intersection may be several seeks
 )
@@ -294,7 +341,7 @@ func (o order) at() time.Time {
 func (s *scan) step(ctx context.Context, o order) (bool, error) {
 	s.steps++
 	over := s.steps > s.x.maxScan
-	if s.steps%stepsBetweenYields == 0 {
+	if s.steps%stepsBetweenYields == 0 && !s.f.Behind {
 		runtime.Gosched()
 	}
 	if s.steps%stepsBetweenLooks == 0 {
