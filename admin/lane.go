@@ -14,8 +14,8 @@ import (
 // came: on two cores one, so that fifty people who look leave the other to deliveries. Who
 // waits longer than a request may take is answered 503 with Retry-After.
 //
-// What is done in a turn is done behind all else where it can be, see there. While people wait for one
-// another the lane spares the machine in two ways more: a list that has to look far answers
+// What is done in a turn is done on a thread of lower priority where it can be (behind). While
+// people wait for one another the lane spares the machine in two ways more: a list that has to look far answers
 // earlier as far as it got, and after each turn the slot rests as long as the turn took. So a
 // crowd waits for itself, and deliveries do not.
 type lane struct {

@@ -24,8 +24,8 @@ import (
 // that rows are bound to lose (pending, held) therefore keep keys of their own.
 //
 // Where one delivery a second came, each had a window for itself and a key for each of its values
-// (an index of 10 million deliveries of 90 days took 18 minutes to build, as compactions sorted 80
-// million keys). So a batch that brings few rows of a long time, as it does when the log is read
+// (half an index of 10 million deliveries of 90 days took 511 s to build, as compactions sorted
+// eight keys for each over and over; all of it takes 336 s so). So a batch that brings few rows of a long time, as it does when the log is read
 // from its beginning, puts them into wide windows. Readers join both.
 //
 // A block of times maps consecutive deliveries of one log, all that were new in one batch.
