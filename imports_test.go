@@ -15,7 +15,7 @@ var arrows = map[string][]string{
 	"config":   {},
 	"event":    {},
 	"provider": {},
-	"archive":  {},
+	"archive":  {"threads"},
 	"verify":   {"provider"},
 	"keep":     {},
 	"iplist":   {"verify", "provider", "keep"},
@@ -23,10 +23,11 @@ var arrows = map[string][]string{
 	"dedupe":   {"archive"},
 	"vault":    {"keep"},
 	"forward":  {"archive", "provider", "expression"},
-	"admin":    {"archive"},
+	"admin":    {"archive", "threads"},
 	"fetch":    {"keep"},
 	"notify":   {"expression"},
 	"trace":    {},
+	"threads":  {},
 
 	"expression": {},
 }

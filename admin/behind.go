@@ -2,9 +2,10 @@ package admin
 
 import (
 	"fmt"
-	"runtime"
 	"runtime/debug"
 	"time"
+
+	"penstock/threads"
 )
 
 // behind does work on threads of their own that have the kernel's lower priority: where the
@@ -17,7 +18,7 @@ import (
 // kernel lets one wait, the processor of Go's scheduler that it holds runs nothing else.
 type behind struct {
 	tasks chan *task // to a worker that waits for one
-	lower func()     // lowPriority
+	lower func()     // threads.Lower
 }
 
 // task is work and its end.
@@ -30,7 +31,7 @@ type task struct {
 // workerRest is how long a worker without work stays.
 const workerRest = 100 * time.Millisecond
 
-func newBehind() *behind { return &behind{tasks: make(chan *task), lower: lowPriority} }
+func newBehind() *behind { return &behind{tasks: make(chan *task), lower: threads.Lower} }
 
 // do returns when the work is done. A panic in it is one here.
 func (b *behind) do(work func()) {
@@ -47,8 +48,7 @@ func (b *behind) do(work func()) {
 }
 
 func (b *behind) worker(t *task) {
-	runtime.LockOSThread() // and never unlocked: the thread ends with this function
-	b.lower()
+	b.lower() // the thread ends with this function
 	for t != nil {
 		t.run()
 		rest := time.NewTimer(workerRest)

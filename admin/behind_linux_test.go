@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"penstock/archive"
+	"penstock/threads"
 )
 
 // niceness is the calling thread's, 0 to 39, as the kernel numbers them: lower is behind.
@@ -22,7 +23,7 @@ func niceness(t *testing.T) int {
 // those of deliveries, and no other thread is put there.
 func TestBehindDeliveries(t *testing.T) {
 	own := niceness(t)
-	want := max(own-lower, 1)
+	want := max(own-threads.Steps, 1)
 	at := map[string]int{}
 	p := &probed{Archive: newFakeArchive(), probe: func(what string) { at[what] = niceness(t) }}
 	w := newWorld(t, func(o *Options) {

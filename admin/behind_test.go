@@ -33,14 +33,6 @@ func TestBehindPanics(t *testing.T) {
 // Workers are there where enough processors stay for deliveries: where main has made more of
 // them than there are CPUs.
 func TestBehindLeavesProcessors(t *testing.T) {
-	for _, c := range []struct {
-		procs, cores, workers int
-		want                  bool
-	}{{2, 1, 1, true}, {4, 2, 1, true}, {8, 4, 2, true}, {1, 1, 1, false}, {2, 2, 1, false}, {8, 8, 4, false}} {
-		if got := spare(c.procs, c.cores, c.workers); got != c.want {
-			t.Errorf("%d processors on %d CPUs, %d workers: %v", c.procs, c.cores, c.workers, got)
-		}
-	}
 	a := newFakeArchive()
 	l := newLane(a, runtime.GOMAXPROCS(0))
 	if l.behind != nil {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"penstock/archive"
+	"penstock/threads"
 )
 
 // lane lets few look through the index or draw a page at once, in the order in which they
@@ -42,15 +43,11 @@ func newLane(a Archive, cores int) *lane {
 	}
 	l := &lane{Archive: a, slots: make(chan struct{}, max(1, cores/2)),
 		after: func(d time.Duration, f func()) { time.AfterFunc(d, f) }}
-	if spare(procs, cores, cap(l.slots)) {
+	if threads.Spare(cores, cap(l.slots)) {
 		l.behind = newBehind()
 	}
 	return l
 }
-
-// spare reports whether Go's scheduler has a processor for every CPU beside those that
-// workers hold while the kernel lets them wait.
-func spare(procs, cores, workers int) bool { return procs-workers >= cores }
 
 func (l *lane) enter(ctx context.Context) (leave func(), err error) {
 	select {

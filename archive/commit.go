@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"penstock/threads"
 )
 
 // batch is what one write and one sync make durable. Whoever appends copies into the
@@ -135,6 +137,11 @@ func (j *journal) recycle(b *batch) {
 // placed is written or has failed.
 func (j *journal) commitLoop() {
 	defer close(j.stopped)
+	if j.o.Prompt {
+		// Everybody waits for a sync, and the next begins only when this one's end was seen:
+		// 64 connections 33,000 -> 41,000 acks/s; beside the pump a sync of 2.0 -> 0.8 ms at 256.
+		threads.Prompt()
+	}
 	j.timer = time.NewTimer(time.Hour)
 	j.timer.Stop()
 	if j.active == nil && !j.reopen() {

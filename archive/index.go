@@ -88,7 +88,8 @@ type indexOptions struct {
 	// Extract reads the fields of a delivery that has no outcome yet, accepted or
 	// rejected (so that a refused delivery is found by its order id).
 	Extract func(*Delivery) (Fields, bool)
-	cores   int // see Options.Cores
+	cores   int  // see Options.Cores
+	behind  bool // the index is built on lowered threads
 	// Known, where it is set, gives the fields of an accepted delivery that was read already,
 	// and Reread the delivery. What is followed lends its bodies until the next record.
 	Known      func(seq uint64) (Fields, bool)
@@ -102,12 +103,13 @@ type indexOptions struct {
 	// Codec of an encrypted archive; see index_codec.go.
 	Codec *codec
 
-	fs           vfs.FS        // nil: the disk
-	batchDelay   time.Duration // how long a change may wait for its batch on a quiet index; 0: 50 ms
-	busyDelay    time.Duration // and and on a busy one; 0: 400 ms, as lists follow within a second
-	batchChanges int           // 0: 8192
-	shelfIDs     uint64        // ids of a full shelf; 0: 4 million
-	shelfSame    uint16        // 0: 2048
+	fs           vfs.FS           // nil: the disk
+	batchDelay   time.Duration    // how long a change may wait for its batch on a quiet index; 0: 50 ms
+	busyDelay    time.Duration    // and and on a busy one; 0: 400 ms, as lists follow within a second
+	now          func() time.Time // nil: time.Now
+	batchChanges int              // 0: 8192
+	shelfIDs     uint64           // ids of a full shelf; 0: 4 million
+	shelfSame    uint16           // 0: 2048
 }
 
 type index struct {
@@ -132,6 +134,7 @@ type index struct {
 
 	thinJobs thinJobs
 	paced    time.Time // writer only: when it looked last how compactions get on
+	late     atomic.Bool
 
 	in   chan change
 	held atomic.Int64 // bytes of bodies that wait for the extractor
@@ -206,6 +209,9 @@ func openIndex(dir string, o indexOptions) (*index, error) {
 	}
 	if o.busyDelay == 0 {
 		o.busyDelay = 400 * time.Millisecond
+	}
+	if o.now == nil {
+		o.now = time.Now
 	}
 	if o.cores == 0 {
 		o.cores = runtime.GOMAXPROCS(0)
@@ -312,7 +318,7 @@ const rebuildName = "REBUILD"
 
 func (x *index) pebbleOptions(cache *pebble.Cache) *pebble.Options {
 	o := &pebble.Options{
-		FS: x.o.fs, Cache: cache, Logger: pebbleLogger{x}, DisableWAL: true, Merger: indexMerger,
+		FS: x.o.fs, Cache: cache, Logger: pebbleLogger{x}, DisableWAL: true, Merger: indexMerger, EventListener: x.listener(),
 		MemTableSize: indexMemTable, MemTableStopWritesThreshold: 4,
 		L0CompactionThreshold: 4, L0StopWritesThreshold: 24, LBaseMaxBytes: 256 << 20,
 		MaxOpenFiles: 512, FormatMajorVersion: pebble.FormatNewest,

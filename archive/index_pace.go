@@ -60,13 +60,14 @@ func (f *pacedFile) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// pace looks how much the compactions have before them.
-func (x *index) pace() {
+// pace looks how much the compactions have before them, and how late the index is.
+func (x *index) pace(newest time.Time) {
 	if time.Since(x.paced) < time.Second {
 		return
 	}
 	x.paced = time.Now()
 	x.disk.hurry.Store(hurries(int(x.db.Metrics().Levels[0].Sublevels), x.disk.hurry.Load()))
+	x.punctual(newest)
 }
 
 func hurries(depth int, already bool) bool {

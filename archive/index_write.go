@@ -44,13 +44,14 @@ type change struct {
 // follow applies records until ctx ends or next fails, and returns why. Two of them run
 // at a time, one per log; deliveries with verdict rejected are of the quarantine.
 func (x *index) follow(ctx context.Context, next func(ctx context.Context) (Record, error)) error {
-	for {
+	return x.steps(func() error {
 		rec, err := next(ctx)
 		if err != nil {
 			return err
 		}
 		select {
 		case x.in <- x.change(rec):
+			return nil
 		case <-x.brokenC:
 			return fmt.Errorf("%w: %w", ErrIndex, *x.broken.Load())
 		case <-x.done:
@@ -58,7 +59,7 @@ func (x *index) follow(ctx context.Context, next func(ctx context.Context) (Reco
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-	}
+	})
 }
 
 func (x *index) change(rec Record) change {
@@ -166,6 +167,7 @@ type writer struct {
 	batch   *pebble.Batch
 	changes int
 	began   time.Time // when the batch got its first change
+	newest  time.Time // when the delivery that was taken last came
 	applied [2]uint64
 	waiting waiting
 	dirty   []*live
@@ -203,7 +205,7 @@ func (w *writer) run() error {
 	defer flush.Stop()
 	due := time.NewTimer(w.x.o.batchDelay)
 	defer due.Stop()
-	for {
+	err := w.x.steps(func() error {
 		select {
 		case c := <-w.x.in:
 			if w.changes == 0 {
@@ -214,29 +216,34 @@ func (w *writer) run() error {
 				return err
 			}
 			if w.changes < w.x.o.batchChanges && w.x.held.Load() < maxHeldBodies/2 {
-				continue
+				return nil
 			}
 		case <-due.C:
 			due.Reset(w.x.o.batchDelay)
 			if w.changes > quickChanges && time.Since(w.began) < w.x.o.busyDelay {
-				continue
+				return nil
 			}
 		case <-flush.C:
-			if err := w.save(); err != nil {
+			return w.save()
+		case <-w.x.brokenC:
+			return errWriterStops
+		case <-w.x.stop:
+			if err := w.drain(); err != nil {
 				return err
 			}
-			continue
-		case <-w.x.brokenC:
-			return nil
-		case <-w.x.stop:
-			return w.drain()
+			return errWriterStops
 		}
 		// Sweeping begins with an empty batch, so that what it reads is all there is.
-		if err := errors.Join(w.commit(), w.sweep(), w.commit()); err != nil {
-			return err
-		}
+		return errors.Join(w.commit(), w.sweep(), w.commit())
+	})
+	if errors.Is(err, errWriterStops) {
+		return nil
 	}
+	return err
 }
+
+// errWriterStops ends the writer; nothing is wrong.
+var errWriterStops = errors.New("the index stops")
 
 // drain applies what followers handed over before they ended.
 func (w *writer) drain() error {
@@ -295,6 +302,9 @@ func (w *writer) delivery(c change) error {
 	if w.gone(r) {
 		w.release(c.body)
 		return nil
+	}
+	if r.log() == logMain {
+		w.newest = c.entry.row.ReceivedAt
 	}
 	l := &live{e: c.entry, body: c.body, recall: c.recall}
 	if r.log() == 1 {
@@ -464,7 +474,7 @@ func (w *writer) commit() error {
 			rows = append(rows, TailRow{Row: l.e.public(), kinds: l.e.kinds, items: append([]item(nil), l.e.items...)})
 		}
 	}
-	x.pace()
+	x.pace(w.newest)
 	x.metrics.batches.Inc()
 	x.metrics.rows.Add(float64(len(w.dirty)))
 	w.batch.Reset()

@@ -99,6 +99,7 @@ type journalOptions struct {
 	Blocks *blockCache // of packed segments
 	Trace  func(Stage) // nil: nobody traces
 	Keys   *Keys       // nil: nothing is encrypted
+	Prompt bool        // the committer gets a CPU as soon as a sync has ended
 }
 
 // plan is where the next batch goes.

@@ -204,7 +204,7 @@ func (s *State) note(key string) segmentNote {
 func (a *Archive) newJournal(r *recovery, id uint64) *journal {
 	o := journalOptions{FS: a.o.FS, Kind: r.kind, Archive: id, SegmentBytes: a.o.SegmentBytes, MaxInFlight: a.o.MaxInFlight,
 		Now: a.o.Now, Logger: a.zap, Epochs: a.epochs, Later: a.runLater, Begun: a.noteHead(r.kind),
-		Sealed: a.packSoon, Blocks: a.blocks, Keys: a.keys, Met: a.damage.met, Trace: a.o.Trace}
+		Sealed: a.packSoon, Blocks: a.blocks, Keys: a.keys, Met: a.damage.met, Trace: a.o.Trace, Prompt: r.kind == logMain && a.o.FS == FS(osFS{})}
 	next := r.lastSeq + 1
 	if r.kind == logQuarantine {
 		o.SegmentBytes = min(o.SegmentBytes, maxQuarantineSegments, max(a.o.Quarantine.Size/quarantineSegments, minSegmentBytes))
@@ -299,7 +299,7 @@ func (a *Archive) openIndex() error {
 		return err
 	}
 	x, err := openIndex(filepath.Join(a.dir, indexDir), indexOptions{
-		Logger: a.zap, Extract: a.o.Extract, cores: a.o.Cores, Known: a.o.Known, Reread: a.GetSeq, Registerer: a.o.Registerer, Tip: a.Synced,
+		Logger: a.zap, Extract: a.o.Extract, cores: a.o.Cores, behind: a.lowers(), now: a.o.Now, Known: a.o.Known, Reread: a.GetSeq, Registerer: a.o.Registerer, Tip: a.Synced,
 		Last: [2]uint64{a.log.recovered, a.quarantine.log.recovered}, Codec: enc,
 	})
 	if err != nil {
@@ -356,7 +356,7 @@ func (a *Archive) followLog(ctx context.Context, j *journal, kind int) {
 			return rec, err
 		}
 	}
-	if err := a.index.follow(ctx, next); err != nil && !errors.Is(err, ErrClosed) && !errors.Is(err, context.Canceled) {
+	if err := a.index.follow(ctx, next); !errors.Is(err, ErrClosed) && !errors.Is(err, context.Canceled) {
 		a.zap.Error("index no longer follows the log", zap.Int("log", kind), zap.Error(err))
 	}
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"go.uber.org/zap"
+
+	"penstock/threads"
 )
 
 const (
@@ -43,6 +45,9 @@ func (a *Archive) packSoon() {
 // packAll packs sealed segments, one at a time, oldest first.
 func (a *Archive) packAll() {
 	defer a.workers.Done()
+	if a.lowers() {
+		threads.Lower()
+	}
 	p := &packer{a: a}
 	a.packSoon() // what earlier lives have left
 	retry := time.NewTicker(packRetry)

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package threads
+
+func lower() {}
+
+func prompt() {}
