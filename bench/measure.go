@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"syscall"
 	"time"
@@ -18,6 +19,7 @@ type row struct {
 	OfferedPerSec float64       `json:"offered_per_second,omitempty"` // open loop
 	AckPerSec     float64       `json:"acks_per_second"`
 	FullPerSec    float64       `json:"full_path_per_second"` // until the last event is in Kafka; equals acks where nothing follows
+	IndexedPerSec float64       `json:"indexed_per_second"`   // until a search finds the last; equals acks where there is no index
 	P50           time.Duration `json:"p50_ns"`
 	P99           time.Duration `json:"p99_ns"`
 	P999          time.Duration `json:"p99_9_ns"`
@@ -72,7 +74,7 @@ func measure(o *options, c *cell, binary, candidate string, round int, rate floa
 	if _, err := load(s.addr, makeRequests(4000, c.traffic, id+"w", time.Now()), c.conns, o.d/3, 0, candidate != full); err != nil {
 		return row{}, err
 	}
-	if err := s.drained(candidate); err != nil {
+	if err := errors.Join(s.drained(candidate), s.indexed()); err != nil {
 		return row{}, err
 	}
 	n := pool
@@ -102,6 +104,14 @@ func measure(o *options, c *cell, binary, candidate string, round int, rate floa
 	if candidate != full {
 		took = res.Elapsed
 	}
+	// What the index has put off until then is CPU of these deliveries, too.
+	if err := s.indexed(); err != nil {
+		return row{}, err
+	}
+	indexed := time.Since(begin)
+	if s.admin == "" {
+		indexed = res.Elapsed
+	}
 	s.signal(syscall.SIGUSR1)
 	is, err := s.usage(o)
 	if err != nil {
@@ -114,7 +124,7 @@ func measure(o *options, c *cell, binary, candidate string, round int, rate floa
 	each := max(1, res.OK+res.Refused)
 	us := func(a, b time.Duration) float64 { return float64((b - a).Microseconds()) / float64(each) }
 	return row{Cell: c.name, Candidate: candidate, Traffic: c.traffic, Conns: c.conns, Round: round, OfferedPerSec: rate,
-		AckPerSec: res.rate(), FullPerSec: float64(res.OK) / took.Seconds(), P50: res.P50, P99: res.P99, P999: res.P999,
+		AckPerSec: res.rate(), FullPerSec: float64(res.OK) / took.Seconds(), IndexedPerSec: float64(res.OK+res.Refused) / indexed.Seconds(), P50: res.P50, P99: res.P99, P999: res.P999,
 		Refused: res.Refused, Wrong: res.Wrong,
 		ServerUS: us(was.server, is.server), ClientUS: us(was.client, is.client), RedisUS: us(was.redis, is.redis), KafkaUS: us(was.kafka, is.kafka),
 		DiskKiB: float64(is.disk-was.disk) / 1024 / float64(each), Syncs: (acked.syncs - was.syncs) / res.Elapsed.Seconds(),

@@ -13,7 +13,7 @@ import (
 func report(name string, rows []row) {
 	fmt.Printf("\n%s\n", name)
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "\tcandidate\tacks/s [min..max]\tpublished/s\tp50 ms\tp99 ms\tp99.9 ms\tserver us\tclient us\tredis us\tkafka us\tdisk KiB\tsyncs/s\trecords/sync\tsync ms\tRSS MiB\tacks ratio\tfull ratio\tCPU ratio")
+	fmt.Fprintln(w, "\tcandidate\tacks/s [min..max]\tpublished/s\tindexed/s\tp50 ms\tp99 ms\tp99.9 ms\tserver us\tclient us\tredis us\tkafka us\tdisk KiB\tsyncs/s\trecords/sync\tsync ms\tRSS MiB\tacks ratio\tfull ratio\tCPU ratio")
 	for _, cell := range distinct(rows, func(r row) string { return r.Cell }) {
 		in := filter(rows, func(r row) bool { return r.Cell == cell })
 		base := filter(in, func(r row) bool { return r.Candidate == mac })
@@ -31,8 +31,12 @@ func line(w *tabwriter.Writer, cell, candidate string, rs, base []row) {
 	if strings.HasPrefix(candidate, full) {
 		published = fmt.Sprintf("%.0f", med(func(r row) float64 { return r.FullPerSec }))
 	}
-	fmt.Fprintf(w, "%s\t%s\t%.0f [%.0f..%.0f]\t%s\t%.2f\t%.2f\t%.2f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.0f\t%.1f\t%.2f\t%.0f\t%s\t%s\t%s\n", cell, candidate,
-		middle(acks), slices.Min(acks), slices.Max(acks), published,
+	indexed := "-"
+	if strings.HasPrefix(candidate, full) || strings.HasPrefix(candidate, ack) {
+		indexed = fmt.Sprintf("%.0f", med(func(r row) float64 { return r.IndexedPerSec }))
+	}
+	fmt.Fprintf(w, "%s\t%s\t%.0f [%.0f..%.0f]\t%s\t%s\t%.2f\t%.2f\t%.2f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.0f\t%.1f\t%.2f\t%.0f\t%s\t%s\t%s\n", cell, candidate,
+		middle(acks), slices.Min(acks), slices.Max(acks), published, indexed,
 		med(func(r row) float64 { return ms(r.P50) }), med(func(r row) float64 { return ms(r.P99) }), med(func(r row) float64 { return ms(r.P999) }),
 		med(func(r row) float64 { return r.ServerUS }), med(func(r row) float64 { return r.ClientUS }), med(func(r row) float64 { return r.RedisUS }),
 		med(func(r row) float64 { return r.KafkaUS }), med(func(r row) float64 { return r.DiskKiB }), med(func(r row) float64 { return r.Syncs }),

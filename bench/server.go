@@ -110,7 +110,7 @@ func configOf(o *options, candidate, id string, s *server, t traffic) string {
 
 // gauges of Penstock's own metrics that a run looks at.
 type gauges struct {
-	unpublished, syncs, syncing, records float64
+	unpublished, unindexed, syncs, syncing, records float64
 }
 
 func (s *server) scrape() (g gauges, err error) {
@@ -132,6 +132,8 @@ func (s *server) scrape() (g gauges, err error) {
 		switch name {
 		case "penstock_unpublished_deliveries":
 			to = &g.unpublished
+		case "penstock_index_lag_records":
+			to = &g.unindexed
 		case "penstock_archive_sync_seconds_count":
 			to = &g.syncs
 		case "penstock_archive_sync_seconds_sum":
@@ -154,16 +156,26 @@ func (s *server) drained(candidate string) error {
 	if candidate != full {
 		return nil
 	}
+	return s.until("published", func(g gauges) bool { return g.unpublished == 0 })
+}
+
+// indexed waits until a search finds everything that was acked; at once for servers without
+// an index.
+func (s *server) indexed() error {
+	return s.until("indexed", func(g gauges) bool { return g.unindexed == 0 })
+}
+
+func (s *server) until(what string, all func(gauges) bool) error {
 	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		g, err := s.scrape()
 		if err != nil {
 			return err
 		}
-		if g.unpublished == 0 {
+		if all(g) {
 			return nil
 		}
 	}
-	return fmt.Errorf("not everything was published within two minutes")
+	return fmt.Errorf("not everything was %s within two minutes", what)
 }
 
 // signal tells the server's profile when the clock runs.
