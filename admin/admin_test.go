@@ -361,6 +361,10 @@ func TestTooBusy(t *testing.T) {
 	w.want(w.call("GET", "/api/v1/deliveries", operatorToken, ""), 503, "too_busy")
 	w.want(w.call("GET", "/readyz", "", ""), 200)
 	w.want(w.call("GET", "/metrics", "", ""), 200)
+	for range maxScrapes {
+		w.server.scrapes <- struct{}{}
+	}
+	w.want(w.call("GET", "/metrics", "", ""), 503, "too_busy")
 }
 
 // What a payload holds stays text, wherever it is shown.

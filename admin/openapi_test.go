@@ -250,3 +250,38 @@ func TestProblems(t *testing.T) {
 		}
 	}
 }
+
+// A query that cannot be read is refused as a whole: what net/http leaves out of it would
+// make a filter wider, and a replay by it larger.
+func TestQueryThatCannotBeRead(t *testing.T) {
+	w := newWorld(t, nil)
+	for _, query := range []string{"source=stripe&order_id=%zz", "source=stripe;order_id=1", "%"} {
+		for _, path := range []string{"GET /api/v1/deliveries", "GET /api/v1/export", "GET /api/v1/stream", "POST /api/v1/replays", "POST /api/v1/reverify", "GET /"} {
+			method, path, _ := strings.Cut(path, " ")
+			w.want(w.call(method, path+"?"+query, operatorToken, ""), 400, "invalid_parameter", "query: ")
+		}
+		w.want(w.call("GET", "/readyz?"+query, "", ""), 200)
+	}
+	if did := w.work.last(); did != "" {
+		t.Errorf("%q was done", did)
+	}
+}
+
+// A body that says it is something else than JSON is not guessed at.
+func TestBodyOfAnotherKind(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.Tenants = fakeTenants{} })
+	const ids, tenant = `{"ids":["x"]}`, `{"credentials":{"key":"0123456789abcdef"}}`
+	for media, good := range map[string]bool{"": true, "application/json": true, "application/json; charset=utf-8": true, "application/merge-patch+json": true,
+		"application/x-www-form-urlencoded": true, "text/xml": false, "application/jsonp": false, "/;": false} {
+		status := 415
+		if good {
+			status = 202
+		}
+		w.want(w.call("POST", "/api/v1/replays", operatorToken, ids, "Content-Type", media), status)
+		if good {
+			status = 201
+		}
+		w.want(w.call("PUT", "/api/v1/sources/stripe/tenants/x", operatorToken, tenant, "Content-Type", media), status)
+	}
+	w.want(w.call("POST", "/api/v1/reverify", operatorToken, ids, "Content-Encoding", "gzip"), 415, "unsupported_media_type")
+}

@@ -1,10 +1,12 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -70,7 +72,7 @@ func TestViewerSeesBodiesMasked(t *testing.T) {
 // An operator's look at what is masked for others is in the audit log, once; others' is not, nor
 // what the client had already.
 func TestLooksAreAudited(t *testing.T) {
-	w, _ := auditWorld(t, nil)
+	w, dir := auditWorld(t, nil)
 	for _, token := range []string{viewerToken, consumerToken, operatorToken} {
 		w.call("GET", "/api/v1/deliveries/"+publishedID+"/body", token, "")
 		w.call("GET", "/deliveries/"+publishedID, token, "")
@@ -83,6 +85,39 @@ func TestLooksAreAudited(t *testing.T) {
 	got := lines(w.entries("", 500))
 	slices.Sort(got)
 	if !slices.Equal(got, []string{look, look, headers}) {
+		t.Fatalf("audit\n%s", strings.Join(got, "\n"))
+	}
+	// Not among what was done, which looks must not push out.
+	acts, _ := filepath.Glob(filepath.Join(dir, "acts-*"))
+	if len(acts) > 0 {
+		t.Errorf("looks were put among the acts: %v", acts)
+	}
+}
+
+// A delivery with its body is one answer and one look; who sees bodies masked does not get it so.
+func TestShowWithBody(t *testing.T) {
+	w, _ := auditWorld(t, nil)
+	one := "/api/v1/deliveries/" + publishedID
+	w.want(w.call("GET", one+"?body=yes", operatorToken, ""), 400, "neither true nor false")
+	w.want(w.call("GET", one+"?body=true", viewerToken, ""), 403, "body_masked")
+	for _, token := range []string{operatorToken, consumerToken} {
+		rec := w.call("GET", one+"?body=true", token, "")
+		w.want(rec, 200)
+		var d struct {
+			Body []byte `json:"body_base64"`
+		}
+		if err := json.Unmarshal(rec.Body.Bytes(), &d); err != nil || !bytes.Equal(d.Body, exactBody) {
+			t.Errorf("body %q, %v", d.Body, err)
+		}
+	}
+	w.want(w.call("GET", "/api/v1/deliveries/"+otherID+"?body=true", consumerToken, ""), 404)
+	if strings.Contains(w.call("GET", one, operatorToken, "").Body.String(), "body_base64") {
+		t.Error("a body that nobody asked for")
+	}
+	w.archive.deliveries[publishedID].Body = nil
+	w.want(w.call("GET", one+"?body=true", operatorToken, ""), 200, `"body_base64":""`)
+	look := "ops/operator body.read " + publishedID + " done"
+	if got := lines(w.entries("action=body.read", 500)); !slices.Equal(got, []string{look, look}) {
 		t.Fatalf("audit\n%s", strings.Join(got, "\n"))
 	}
 }
