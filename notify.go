@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"hash/maphash"
 	"os"
 	"reflect"
 	"strings"
@@ -26,7 +27,7 @@ func (p *program) buildNotify(conf *config.Config, reg *prometheus.Registry) err
 	}
 	host, _ := os.Hostname() // a message without it is still one
 	p.notify, err = notify.New(rules, notify.Options{
-		Log: notifyLog{p}, Stats: func() notify.Stats { return p.notifyStats(reg) }, Payments: payments{p.archive}, Store: notifyStore{p.archive.State()},
+		Log: notifyLog{p}, Stats: func() notify.Stats { return p.notifyStats(reg) }, Payments: payments{p.archive}, Sinkless: func() bool { return p.pump == nil }, Store: notifyStore{p.archive.State()},
 		Dial: cli.NotifyDial, Link: strings.TrimSuffix(conf.Admin.PublicURL, "/"), Node: host, Logger: p.log.Named("notify"), Registerer: reg,
 	})
 	return err
@@ -64,7 +65,7 @@ func (l notifyLog) Follow(ctx context.Context, from uint64, want notify.Want, f 
 	rd := l.archive.NewReader(from + 1)
 	defer rd.Close()
 	// Without a sink nothing but the delivery itself tells what happened.
-	bodies := (want.Fields || want.Payments) && l.pump == nil
+	bodies := (want.Fields || want.Events) && l.pump == nil
 	rd.Skim(!bodies, !want.Fields)
 	for {
 		rec, err := rd.Next(ctx)
@@ -87,23 +88,35 @@ func (l notifyLog) delivered(seq uint64, d *archive.Delivery, bodies bool) *noti
 	}
 	ev.Outcome, ev.Delivery, ev.Provider, ev.Tenant = notify.Kept, d.ID, d.Provider, d.Tenant
 	for i, told := range l.epochs.tells(d) {
-		if i == 0 {
-			describe(ev, &told.Fields)
+		one := ev
+		if i > 0 {
+			one = &notify.Event{Seq: seq, At: ev.At, Source: ev.Source, Outcome: ev.Outcome, Delivery: ev.Delivery, Provider: ev.Provider, Tenant: ev.Tenant, Item: i}
+			ev.Others = append(ev.Others, one)
 		}
-		switch {
-		case told.Failure != "":
-			ev.Failures = append(ev.Failures, told.Failure)
-		case told.Fields.Type == typeCaptured:
-			ev.Captured++
-		case told.Fields.Type == typeAuthorized:
-			ev.Authorized++
-		}
+		describe(one, &told.Fields)
+		one.ID, one.Failure = identity(d.Source, told.Fields.CEID), told.Failure
 	}
 	return ev
 }
 
+// identity is equal for the same event, however often it came.
+func identity(source, ceID string) uint64 {
+	if ceID == "" {
+		return 0
+	}
+	var h maphash.Hash
+	h.SetSeed(notifySeed)
+	_, _ = h.WriteString(source) // never fails
+	_ = h.WriteByte(0)
+	_, _ = h.WriteString(ceID)
+	return max(h.Sum64(), 1)
+}
+
+// notifySeed is of this process, and so is what is known by it.
+var notifySeed = maphash.MakeSeed()
+
 func (l notifyLog) outcome(seq uint64, o *archive.Outcome) *notify.Event {
-	ev := &notify.Event{Seq: seq, At: o.At, Outcome: o.Kind.String()}
+	ev := &notify.Event{Seq: seq, At: o.At, Outcome: o.Kind.String(), Item: o.Item}
 	describe(ev, &o.Fields)
 	of := o.Delivery
 	ev.More = func(ev *notify.Event) {
