@@ -168,7 +168,7 @@ func TestDeclinesWithoutASink(t *testing.T) {
 	head := func() bool { return len(c.of("declined")) > 0 }
 	stop()
 	e, stop = watched(t, dir, c, rules) // none of the rules wants fields now
-	for _, d := range sent { // of the former life
+	for _, d := range sent {            // of the former life
 		if status, body, _ := e.post("shop", d); status != 200 {
 			t.Fatalf("answered %d %s", status, body)
 		}
