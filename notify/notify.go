@@ -265,6 +265,7 @@ func (e *Engine) Set(c Config) error {
 			s.queue = was.take()
 		}
 		e.senders[ch.Name] = s
+		e.met.begin(ch.Name)
 	}
 	e.rebase = e.rebase || len(before) == 0 // until now nobody counted
 	e.dirty = true
