@@ -122,6 +122,44 @@ func TestShowWithBody(t *testing.T) {
 	}
 }
 
+// The events that the page shows are in the API: masked for all, with the document for operators,
+// whose look is audited; other sources' stay unknown to a consumer.
+func TestEvents(t *testing.T) {
+	reader := &fakeReader{reading: maskedReading()}
+	w, _ := auditWorld(t, func(o *Options) { o.Reader = reader })
+	path := "/api/v1/deliveries/" + publishedID + "/events"
+	const card = "4242424242424242"
+	for _, token := range []string{viewerToken, consumerToken, operatorToken} {
+		rec := w.call("GET", path, token, "")
+		w.want(rec, 200, `"total":1`, `"value":{"type":"payment.captured"}`, `"payload":{"card":"424242******4242"}`, `"masked":["card"]`, `["ce_id","evt\u003c1\u003e"]`)
+		if strings.Contains(rec.Body.String(), card) != (token == operatorToken) {
+			t.Errorf("token %s sees %s", token, rec.Body)
+		}
+		w.want(w.call("GET", path, token, "", "If-None-Match", rec.Header().Get("ETag")), 304)
+	}
+	w.want(w.call("GET", "/api/v1/deliveries/"+otherID+"/events", consumerToken, ""), 404)
+	w.want(w.call("GET", "/api/v1/deliveries/"+noID+"/events", operatorToken, ""), 404)
+	reader.reading = Reading{Total: 1, Events: []ReadEvent{{Value: []byte("{}"), Payload: []byte("\xff")}}}
+	w.want(w.call("GET", path, viewerToken, ""), 200, `"payload_base64":"/w=="`)
+	reader.err = errors.New("no such thing")
+	w.want(w.call("GET", path, viewerToken, ""), 409, "unreadable", "no such thing")
+	if got := lines(w.entries("", 500)); !slices.Equal(got, []string{"ops/operator body.read " + publishedID + " done"}) {
+		t.Errorf("audit\n%s", strings.Join(got, "\n"))
+	}
+}
+
+// What the page measures of sources is in the API where it is asked for.
+func TestSourcesMeasured(t *testing.T) {
+	w := newWorld(t, nil)
+	plain := w.call("GET", "/api/v1/sources", viewerToken, "")
+	w.want(plain, 200)
+	if strings.Contains(plain.Body.String(), `"state"`) {
+		t.Errorf("measured without being asked: %s", plain.Body)
+	}
+	w.want(w.call("GET", "/api/v1/sources?measured=true", viewerToken, ""), 200, `"state":"`, `"day":{`, `"last_received_at":"2026-05-28T20:26:40Z"`)
+	w.want(w.call("GET", "/api/v1/sources?measured=maybe", viewerToken, ""), 400, "neither true nor false")
+}
+
 // TestHeadersAreMasked: a card number in a header's value, which no definition reads, is hidden
 // from a viewer; an operator, who is on record, sees it.
 func TestHeadersAreMasked(t *testing.T) {

@@ -53,6 +53,7 @@ func (s *Server) table() []route {
 		{method: "GET", path: "/api/v1/deliveries", who: readers, serve: s.list},
 		{method: "GET", path: "/api/v1/deliveries/{id}", who: readers, serve: s.show},
 		{method: "GET", path: "/api/v1/deliveries/{id}/body", who: readers, serve: s.body},
+		{method: "GET", path: "/api/v1/deliveries/{id}/events", who: readers, serve: s.events},
 		{method: "POST", path: "/api/v1/deliveries/{id}/replay", who: operators, serve: s.replayOne, change: true},
 		{method: "POST", path: "/api/v1/deliveries/{id}/release", who: operators, serve: s.release, change: true},
 		{method: "POST", path: "/api/v1/deliveries/{id}/reverify", who: operators, serve: s.reverifyOne, change: true},
