@@ -190,8 +190,16 @@ type payments struct{ archive *archive.Archive }
 
 const authorizedType = "payment.authorized"
 
-// concluding are the events after which nobody has to look at an authorization any more.
-var concluding = []string{"payment.captured", "payment.canceled", "payment.failed", "payment.expired"}
+// conclusion is an event after which nobody has to look at an authorization any more.
+type conclusion struct {
+	typ string
+	// Whether it concludes, found by the id of the payment or of the order, also where it came
+	// before the authorization: providers deliver out of order. But what failed before, or was
+	// canceled of the same order, was another attempt, and the money is held all the same.
+	byPayment, byOrder bool
+}
+
+var concluding = []conclusion{{"payment.captured", true, true}, {"payment.canceled", true, false}, {"payment.expired", true, false}, {"payment.failed", false, false}}
 
 // Authorized gives the authorizations of a time.
 func (q payments) Authorized(ctx context.Context, from, to time.Time, f func(notify.Payment)) error {
@@ -233,13 +241,20 @@ func (q payments) of(row *archive.Row, f func(notify.Payment)) error {
 // Concluded looks for the end of a payment by its id, and by its order's: some providers
 // give a capture an id of its own.
 func (q payments) Concluded(ctx context.Context, p notify.Payment) (bool, error) {
-	for _, typ := range concluding {
-		for _, id := range []archive.Filter{{PaymentID: p.PaymentID}, {OrderID: p.OrderID}} {
-			if id.PaymentID == "" && id.OrderID == "" {
+	for _, c := range concluding {
+		for _, by := range []struct {
+			archive.Filter
+			before bool
+		}{{archive.Filter{PaymentID: p.PaymentID}, c.byPayment}, {archive.Filter{OrderID: p.OrderID}, c.byOrder}} {
+			f := by.Filter
+			if f.PaymentID == "" && f.OrderID == "" {
 				continue
 			}
-			id.Source, id.Type, id.Limit = p.Source, typ, 1
-			page, err := q.archive.Query(ctx, id)
+			f.Source, f.Type, f.Limit = p.Source, c.typ, 1
+			if !by.before {
+				f.From = p.At
+			}
+			page, err := q.archive.Query(ctx, f)
 			if err != nil || len(page.Rows) > 0 {
 				return len(page.Rows) > 0, err
 			}

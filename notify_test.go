@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -224,5 +225,41 @@ func TestNotifyGuard(t *testing.T) {
 		if err != nil || len(res) != 1 || res[0].Err == nil || !strings.Contains(res[0].Err.Error(), "not an address of the public internet") || called {
 			t.Errorf("%v, %v, reached %v", res, err, called)
 		}
+	}
+}
+
+// TestConcluded: what ends the wait for a capture comes after the authorization, or is a capture of
+// the same payment or order whenever it came. An attempt that failed before ends nothing.
+func TestConcluded(t *testing.T) {
+	e := newEdge(t, t.TempDir(), false, notifySources)
+	post := func(typ, order string) {
+		t.Helper()
+		if status, body, _ := e.post("shop", liqpayOf(t, typ, order, "i0000000001", "0123456789abcdef")); status != 200 {
+			t.Fatalf("answered %d %s", status, body)
+		}
+	}
+	for order, types := range map[string][]string{
+		"waits":      {"payment.failed", "payment.authorized"},
+		"captured":   {"payment.failed", "payment.authorized", "payment.captured"},
+		"overtaken":  {"payment.captured", "payment.authorized"},
+		"given-back": {"payment.authorized", "payment.canceled"},
+		"failed":     {"payment.authorized", "payment.failed"},
+	} {
+		for _, typ := range types {
+			post(typ, order)
+		}
+	}
+	waitFor(t, "the index", func() bool { return e.p.archive.IndexLag() == 0 })
+	got := map[string]bool{}
+	q := payments{e.p.archive}
+	err := q.Authorized(t.Context(), time.Now().Add(-time.Hour), time.Now().Add(time.Hour), func(p notify.Payment) {
+		done, err := q.Concluded(t.Context(), p)
+		if err != nil {
+			t.Error(err)
+		}
+		got[p.OrderID] = done
+	})
+	if want := map[string]bool{"waits": false, "captured": true, "overtaken": true, "given-back": true, "failed": true}; err != nil || !maps.Equal(got, want) {
+		t.Errorf("concluded are %v, want %v: %v", got, want, err)
 	}
 }
