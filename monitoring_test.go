@@ -128,3 +128,18 @@ func TestMonitoringNamesMetrics(t *testing.T) {
 		t.Errorf("only %d metrics asked for", asked)
 	}
 }
+
+// TestCountersBeginAtZero: alerts that are about a single occurrence look at counters that are there
+// before it: of a series that begins at 1 Prometheus cannot tell that it grew.
+func TestCountersBeginAtZero(t *testing.T) {
+	r := newRig(t, stripe+"notify:\n  channels: [{name: ops, type: slack, url: 'https://chat.example/x'}]\n")
+	rec := httptest.NewRecorder()
+	r.p.admin.Handler().ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
+	for _, series := range []string{`penstock_dead_letters_total{reason="unreadable"}`, `penstock_dead_letters_total{reason="target_gave_no_2xx"}`,
+		`penstock_notifications_total{channel="ops",result="failed"}`, `penstock_notifications_total{channel="ops",result="dropped"}`,
+		`penstock_deliveries_total{reason="key_unavailable",source="shop",verdict="rejected"}`, `penstock_archive_corrupt_total{log="deliveries"}`} {
+		if !strings.Contains(rec.Body.String(), "\n"+series+" 0\n") {
+			t.Errorf("%s is not there from the start", series)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"hash/maphash"
 	"os"
 	"reflect"
 	"strings"
@@ -26,7 +27,7 @@ func (p *program) buildNotify(conf *config.Config, reg *prometheus.Registry) err
 	}
 	host, _ := os.Hostname() // a message without it is still one
 	p.notify, err = notify.New(rules, notify.Options{
-		Log: notifyLog{p}, Stats: func() notify.Stats { return p.notifyStats(reg) }, Payments: payments{p.archive}, Store: notifyStore{p.archive.State()},
+		Log: notifyLog{p}, Stats: func() notify.Stats { return p.notifyStats(reg) }, Payments: payments{p.archive}, Sinkless: func() bool { return p.pump == nil }, Store: notifyStore{p.archive.State()},
 		Dial: cli.NotifyDial, Link: strings.TrimSuffix(conf.Admin.PublicURL, "/"), Node: host, Logger: p.log.Named("notify"), Registerer: reg,
 	})
 	return err
@@ -64,7 +65,7 @@ func (l notifyLog) Follow(ctx context.Context, from uint64, want notify.Want, f 
 	rd := l.archive.NewReader(from + 1)
 	defer rd.Close()
 	// Without a sink nothing but the delivery itself tells what happened.
-	bodies := (want.Fields || want.Payments) && l.pump == nil
+	bodies := (want.Fields || want.Events) && l.pump == nil
 	rd.Skim(!bodies, !want.Fields)
 	for {
 		rec, err := rd.Next(ctx)
@@ -87,23 +88,35 @@ func (l notifyLog) delivered(seq uint64, d *archive.Delivery, bodies bool) *noti
 	}
 	ev.Outcome, ev.Delivery, ev.Provider, ev.Tenant = notify.Kept, d.ID, d.Provider, d.Tenant
 	for i, told := range l.epochs.tells(d) {
-		if i == 0 {
-			describe(ev, &told.Fields)
+		one := ev
+		if i > 0 {
+			one = &notify.Event{Seq: seq, At: ev.At, Source: ev.Source, Outcome: ev.Outcome, Delivery: ev.Delivery, Provider: ev.Provider, Tenant: ev.Tenant, Item: i}
+			ev.Others = append(ev.Others, one)
 		}
-		switch {
-		case told.Failure != "":
-			ev.Failures = append(ev.Failures, told.Failure)
-		case told.Fields.Type == typeCaptured:
-			ev.Captured++
-		case told.Fields.Type == typeAuthorized:
-			ev.Authorized++
-		}
+		describe(one, &told.Fields)
+		one.ID, one.Failure = identity(d.Source, told.Fields.CEID), told.Failure
 	}
 	return ev
 }
 
+// identity is equal for the same event, however often it came.
+func identity(source, ceID string) uint64 {
+	if ceID == "" {
+		return 0
+	}
+	var h maphash.Hash
+	h.SetSeed(notifySeed)
+	_, _ = h.WriteString(source) // never fails
+	_ = h.WriteByte(0)
+	_, _ = h.WriteString(ceID)
+	return max(h.Sum64(), 1)
+}
+
+// notifySeed is of this process, and so is what is known by it.
+var notifySeed = maphash.MakeSeed()
+
 func (l notifyLog) outcome(seq uint64, o *archive.Outcome) *notify.Event {
-	ev := &notify.Event{Seq: seq, At: o.At, Outcome: o.Kind.String()}
+	ev := &notify.Event{Seq: seq, At: o.At, Outcome: o.Kind.String(), Item: o.Item}
 	describe(ev, &o.Fields)
 	of := o.Delivery
 	ev.More = func(ev *notify.Event) {
@@ -177,8 +190,16 @@ type payments struct{ archive *archive.Archive }
 
 const authorizedType = "payment.authorized"
 
-// concluding are the events after which nobody has to look at an authorization any more.
-var concluding = []string{"payment.captured", "payment.canceled", "payment.failed", "payment.expired"}
+// conclusion is an event after which nobody has to look at an authorization any more.
+type conclusion struct {
+	typ string
+	// Whether it concludes, found by the id of the payment or of the order, also where it came
+	// before the authorization: providers deliver out of order. But what failed before, or was
+	// canceled of the same order, was another attempt, and the money is held all the same.
+	byPayment, byOrder bool
+}
+
+var concluding = []conclusion{{"payment.captured", true, true}, {"payment.canceled", true, false}, {"payment.expired", true, false}, {"payment.failed", false, false}}
 
 // Authorized gives the authorizations of a time.
 func (q payments) Authorized(ctx context.Context, from, to time.Time, f func(notify.Payment)) error {
@@ -220,13 +241,20 @@ func (q payments) of(row *archive.Row, f func(notify.Payment)) error {
 // Concluded looks for the end of a payment by its id, and by its order's: some providers
 // give a capture an id of its own.
 func (q payments) Concluded(ctx context.Context, p notify.Payment) (bool, error) {
-	for _, typ := range concluding {
-		for _, id := range []archive.Filter{{PaymentID: p.PaymentID}, {OrderID: p.OrderID}} {
-			if id.PaymentID == "" && id.OrderID == "" {
+	for _, c := range concluding {
+		for _, by := range []struct {
+			archive.Filter
+			before bool
+		}{{archive.Filter{PaymentID: p.PaymentID}, c.byPayment}, {archive.Filter{OrderID: p.OrderID}, c.byOrder}} {
+			f := by.Filter
+			if f.PaymentID == "" && f.OrderID == "" {
 				continue
 			}
-			id.Source, id.Type, id.Limit = p.Source, typ, 1
-			page, err := q.archive.Query(ctx, id)
+			f.Source, f.Type, f.Limit = p.Source, c.typ, 1
+			if !by.before {
+				f.From = p.At
+			}
+			page, err := q.archive.Query(ctx, f)
 			if err != nil || len(page.Rows) > 0 {
 				return len(page.Rows) > 0, err
 			}

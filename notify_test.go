@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"penstock/cli"
 	"penstock/config"
 	"penstock/notify"
+	"penstock/provider"
 )
 
 // chat is where notifications arrive.
@@ -139,17 +141,22 @@ func TestNotifications(t *testing.T) {
 }
 
 // TestDeclinesWithoutASink: where nothing is published, deliveries themselves tell that payments
-// fail, and a restart does not count them again.
+// fail, each once however often its provider sends it, and a restart does not count them again.
 func TestDeclinesWithoutASink(t *testing.T) {
 	const rules = "    - {name: declined, when: declines, count: 4, share: 30, within: 1h, group: 0s}\n" +
 		"    - {name: never, when: declines, count: 5, share: 30, within: 1h, group: 0s}\n"
 	c, dir := newChat(t), t.TempDir()
 	e, stop := watched(t, dir, c, rules+"    - {name: back, when: event, types: [refund.succeeded], group: 0s}\n")
+	var sent []*provider.Request
 	post := func(typ, order string) {
 		t.Helper()
-		if status, body, _ := e.post("shop", liqpayOf(t, typ, order, "i0000000001", "0123456789abcdef")); status != 200 {
-			t.Fatalf("answered %d %s", status, body)
+		d := liqpayOf(t, typ, order, "i0000000001", "0123456789abcdef")
+		for range 3 {
+			if status, body, _ := e.post("shop", d); status != 200 {
+				t.Fatalf("answered %d %s", status, body)
+			}
 		}
+		sent = append(sent, d)
 	}
 	// What came before the first start is not told of, and this beginning is not for us to see.
 	waitFor(t, "the beginning", func() bool {
@@ -162,6 +169,11 @@ func TestDeclinesWithoutASink(t *testing.T) {
 	head := func() bool { return len(c.of("declined")) > 0 }
 	stop()
 	e, stop = watched(t, dir, c, rules) // none of the rules wants fields now
+	for _, d := range sent {            // of the former life
+		if status, body, _ := e.post("shop", d); status != 200 {
+			t.Fatalf("answered %d %s", status, body)
+		}
+	}
 	post("payment.failed", "order-4")
 	waitFor(t, "the declines", head)
 	if m := c.of("declined")[0].Data; m.State != notify.StateFiring || len(m.Lines) != 1 || !strings.HasPrefix(m.Lines[0], "shop: 2 of 4 payments failed within 60 minutes (50 %)") {
@@ -213,5 +225,41 @@ func TestNotifyGuard(t *testing.T) {
 		if err != nil || len(res) != 1 || res[0].Err == nil || !strings.Contains(res[0].Err.Error(), "not an address of the public internet") || called {
 			t.Errorf("%v, %v, reached %v", res, err, called)
 		}
+	}
+}
+
+// TestConcluded: what ends the wait for a capture comes after the authorization, or is a capture of
+// the same payment or order whenever it came. An attempt that failed before ends nothing.
+func TestConcluded(t *testing.T) {
+	e := newEdge(t, t.TempDir(), false, notifySources)
+	post := func(typ, order string) {
+		t.Helper()
+		if status, body, _ := e.post("shop", liqpayOf(t, typ, order, "i0000000001", "0123456789abcdef")); status != 200 {
+			t.Fatalf("answered %d %s", status, body)
+		}
+	}
+	for order, types := range map[string][]string{
+		"waits":      {"payment.failed", "payment.authorized"},
+		"captured":   {"payment.failed", "payment.authorized", "payment.captured"},
+		"overtaken":  {"payment.captured", "payment.authorized"},
+		"given-back": {"payment.authorized", "payment.canceled"},
+		"failed":     {"payment.authorized", "payment.failed"},
+	} {
+		for _, typ := range types {
+			post(typ, order)
+		}
+	}
+	waitFor(t, "the index", func() bool { return e.p.archive.IndexLag() == 0 })
+	got := map[string]bool{}
+	q := payments{e.p.archive}
+	err := q.Authorized(t.Context(), time.Now().Add(-time.Hour), time.Now().Add(time.Hour), func(p notify.Payment) {
+		done, err := q.Concluded(t.Context(), p)
+		if err != nil {
+			t.Error(err)
+		}
+		got[p.OrderID] = done
+	})
+	if want := map[string]bool{"waits": false, "captured": true, "overtaken": true, "given-back": true, "failed": true}; err != nil || !maps.Equal(got, want) {
+		t.Errorf("concluded are %v, want %v: %v", got, want, err)
 	}
 }

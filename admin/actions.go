@@ -86,6 +86,9 @@ func (s *Server) selection(r *http.Request) (Selection, selectionBody, *problem)
 	invalid := func(format string, args ...any) (Selection, selectionBody, *problem) {
 		return Selection{}, body, refuse(http.StatusBadRequest, "invalid_parameter", fmt.Sprintf(format, args...))
 	}
+	if p := jsonBody(r); p != nil {
+		return Selection{}, body, p
+	}
 	raw, err := io.ReadAll(r.Body)
 	if tooLarge(err) {
 		return Selection{}, body, refuse(http.StatusRequestEntityTooLarge, "too_large", "the body is larger than 1 MiB")

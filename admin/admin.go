@@ -185,6 +185,7 @@ const (
 	queryTimeout      = 20 * time.Second
 	// maxConcurrent bounds requests being answered: each may hold a body in memory.
 	maxConcurrent = 64
+	maxScrapes    = 4
 	// maxStreams bounds live streams; below the archive's 256 subscribers.
 	maxStreams = 128
 	// maxExports bounds tables being written: each reads as fast as its client takes.
@@ -205,6 +206,7 @@ type Server struct {
 	routes   []route
 	metrics  metrics
 	slots    chan struct{}
+	scrapes  chan struct{} // of the metrics, which everybody may ask for
 	streams  chan struct{}
 	hub      *hub
 	lane     *lane // what Options.Archive is behind
@@ -234,7 +236,7 @@ func New(o Options) (*Server, error) {
 	}
 	l := newLane(o.Archive, o.Cores)
 	o.Archive = l
-	s := &Server{o: o, lane: l, log: o.Logger, slots: make(chan struct{}, maxConcurrent), streams: make(chan struct{}, maxStreams), exports: make(chan struct{}, maxExports),
+	s := &Server{o: o, lane: l, log: o.Logger, slots: make(chan struct{}, maxConcurrent), scrapes: make(chan struct{}, maxScrapes), streams: make(chan struct{}, maxStreams), exports: make(chan struct{}, maxExports),
 		closing: make(chan struct{}), failures: newFailures(), hub: newHub(o.Archive), sessions: newSessions(), writeTimeout: writeTimeout}
 	if o.OIDC != nil {
 		s.oidc = newOIDC(*o.OIDC)

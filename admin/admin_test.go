@@ -269,7 +269,7 @@ type httptestResponse struct {
 func TestSourcesStatsReload(t *testing.T) {
 	w := newWorld(t, nil)
 	w.want(w.call("GET", "/api/v1/sources", viewerToken, ""), 200, `{"sources":[{"name":"stripe"`)
-	w.want(w.call("GET", "/api/v1/stats", viewerToken, ""), 200, `{"deliveries":5}`)
+	w.want(w.call("GET", "/api/v1/stats", viewerToken, ""), 200, `{"archive":{"index_lag":5}}`)
 	w.want(w.call("POST", "/api/v1/sources/stripe/pause", operatorToken, ""), 200, `"paused":true`)
 	if w.work.last() != "pause stripe by ops" {
 		t.Fatal(w.work.last())
@@ -361,6 +361,10 @@ func TestTooBusy(t *testing.T) {
 	w.want(w.call("GET", "/api/v1/deliveries", operatorToken, ""), 503, "too_busy")
 	w.want(w.call("GET", "/readyz", "", ""), 200)
 	w.want(w.call("GET", "/metrics", "", ""), 200)
+	for range maxScrapes {
+		w.server.scrapes <- struct{}{}
+	}
+	w.want(w.call("GET", "/metrics", "", ""), 503, "too_busy")
 }
 
 // What a payload holds stays text, wherever it is shown.

@@ -47,13 +47,13 @@ const (
 	actLogin    = "login"
 	actLogout   = "logout"
 	actReadBody = "body.read"
-	// The page shows headers with the body, which is one look.
+	// Who is given headers with the body has looked once, and that is body.read.
 	actReadHeaders = "headers.read"
 	actSearchBody  = "body.search"
 )
 
 // looks are the actions that only look.
-var looks = map[string]bool{actReadBody: true, actSearchBody: true}
+var looks = map[string]bool{actReadBody: true, actReadHeaders: true, actSearchBody: true}
 
 // asking is what is known of a request on its way: who asks, and what is to be said of it.
 type asking struct {

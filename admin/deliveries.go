@@ -78,9 +78,10 @@ type detail struct {
 	BodySHA256  string            `json:"body_sha256"`
 	Masked      bool              `json:"masked"` // credentials in headers and target were replaced
 	Damaged     string            `json:"damaged,omitempty"`
-	Published   []history         `json:"published"` // where it went, replays too
-	History     []history         `json:"history"`   // every outcome in order
-	Timeline    []step            `json:"timeline"`  // all that happened, with its times
+	Body        []byte            `json:"body_base64,omitzero"` // where it was asked for; nil otherwise
+	Published   []history         `json:"published"`            // where it went, replays too
+	History     []history         `json:"history"`              // every outcome in order
+	Timeline    []step            `json:"timeline"`             // all that happened, with its times
 	rec         *archive.Delivery // nil where it is damaged
 	contentType string
 }
@@ -106,16 +107,31 @@ type history struct {
 	Type           string    `json:"type,omitempty"`
 }
 
+// show answers one delivery; with body=true its bytes too, which is one look and not two.
 func (s *Server) show(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
+	withBody := false
+	if text := r.URL.Query().Get("body"); text != "" {
+		var err error
+		if withBody, err = strconv.ParseBool(text); err != nil {
+			return refuse(http.StatusBadRequest, "invalid_parameter", fmt.Sprintf("body: %q is neither true nor false", text))
+		}
+	}
+	if withBody && who.role == Viewer {
+		return refuse(http.StatusForbidden, "body_masked", "the role viewer sees bodies masked: /body gives it so")
+	}
 	d, p := s.load(r.PathValue("id"), who)
 	if p != nil {
 		return p
+	}
+	action := actReadHeaders // headers and query are masked for others
+	if withBody && d.rec != nil {
+		d.Body, action = append([]byte{}, d.rec.Body...), actReadBody // an empty one is not nil
 	}
 	return writeTagged(w, r, d, func() *problem {
 		if who.role != Operator || d.rec == nil {
 			return nil
 		}
-		return s.audit(r, actReadHeaders, d.ID, "") // headers and query are masked for others
+		return s.audit(r, action, d.ID, "")
 	})
 }
 
@@ -232,18 +248,9 @@ func (s *Server) body(w http.ResponseWriter, r *http.Request, who secretToken) *
 	if who.role == Viewer {
 		return s.maskedBody(w, r)
 	}
-	if who.role == Consumer {
-		// By its row first: whether a body is damaged is told of its own sources alone.
-		if row, err := s.o.Archive.Row(r.PathValue("id")); err == nil && !who.may(row.Source) {
-			return noDelivery(r.PathValue("id"))
-		}
-	}
-	d, err := s.o.Archive.Get(r.PathValue("id"))
-	if errors.Is(err, archive.ErrNotFound) || err == nil && !who.may(d.Source) {
-		return noDelivery(r.PathValue("id"))
-	}
-	if err != nil {
-		return s.failure(err)
+	d, p := s.stored(r.PathValue("id"), who)
+	if p != nil {
+		return p
 	}
 	if unchanged(w, r, `"`+sha256Hex(d.Body)+`"`) {
 		return nil

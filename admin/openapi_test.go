@@ -5,12 +5,17 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/goccy/go-yaml"
 	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"penstock/archive"
 )
 
 // contract checks answers against openapi.yaml, whose schemas are JSON Schemas (3.1). What
@@ -183,16 +188,18 @@ func TestContractIsChecked(t *testing.T) {
 			t.Errorf("%s %d %s: %v", pattern, status, body, err)
 		}
 	}
+	const row = `"id":"x","seq":1,"received_at":"","source":"","provider":"","verdict":"","reason":"","outcome":"","duplicate_of":"","event_id":"","event_type":"","type":"","order_id":"","payment_id":"","tenant":"","request_id":"","idempotency_key":"","livemode":null,"status":"","amount_minor":null,"currency":"","remote_ip":"","method":"","path":"","size":1`
 	const list, one = "GET /api/v1/deliveries", "GET /api/v1/deliveries/{id}"
-	f(list, 200, "application/json", `{"deliveries":[{"id":"x","size":1}],"next":""}`, true)
-	f(list, 200, "application/json", `{"deliveries":[{"id":"x","size":1,"secret":1}],"next":""}`, false) // not described
-	f(list, 200, "application/json", `{"deliveries":[{"id":7}],"next":""}`, false)
+	f(list, 200, "application/json", `{"deliveries":[{`+row+`}],"next":""}`, true)
+	f(list, 200, "application/json", `{"deliveries":[{`+row+`,"secret":1}],"next":""}`, false) // not described
+	f(list, 200, "application/json", `{"deliveries":[{`+strings.Replace(row, `"x"`, "7", 1)+`}],"next":""}`, false)
+	f(list, 200, "application/json", `{"deliveries":[{`+strings.Replace(row, `"reason":"",`, "", 1)+`}],"next":""}`, false)
 	f(list, 200, "application/json", `{"deliveries":[]}`, false)
 	f(list, 200, "text/html", `{"deliveries":[],"next":""}`, false)
 	f(list, 201, "application/json", `{"deliveries":[],"next":""}`, false)
-	f(one, 200, "application/json", `{"id":"x","headers":[],"history":[{"event":1}]}`, true)
-	f(one, 200, "application/json", `{"id":"x","headers":[],"history":[{"evnt":1}]}`, false)
-	f(one, 200, "application/json", `{"id":"x","more":1}`, false)
+	f(one, 200, "application/json", `{`+row+`,"headers":[],"history":[{"event":1}]}`, true)
+	f(one, 200, "application/json", `{`+row+`,"headers":[],"history":[{"evnt":1}]}`, false)
+	f(one, 200, "application/json", `{`+row+`,"more":1}`, false)
 	f(one, 304, "", "", true)
 	f(one, 304, "", "x", false)
 	const problem = `{"type":"about:blank","title":"x","status":400,"code":"c","instance":"/x"}`
@@ -249,4 +256,99 @@ func TestProblems(t *testing.T) {
 			t.Errorf("%s %s: %s", c.method, c.path, media)
 		}
 	}
+}
+
+// A query that cannot be read is refused as a whole: what net/http leaves out of it would
+// make a filter wider, and a replay by it larger.
+func TestQueryThatCannotBeRead(t *testing.T) {
+	w := newWorld(t, nil)
+	for _, query := range []string{"source=stripe&order_id=%zz", "source=stripe;order_id=1", "%"} {
+		for _, path := range []string{"GET /api/v1/deliveries", "GET /api/v1/export", "GET /api/v1/stream", "POST /api/v1/replays", "POST /api/v1/reverify", "GET /"} {
+			method, path, _ := strings.Cut(path, " ")
+			w.want(w.call(method, path+"?"+query, operatorToken, ""), 400, "invalid_parameter", "query: ")
+		}
+		w.want(w.call("GET", "/readyz?"+query, "", ""), 200)
+	}
+	if did := w.work.last(); did != "" {
+		t.Errorf("%q was done", did)
+	}
+}
+
+// A body that says it is something else than JSON is not guessed at.
+func TestBodyOfAnotherKind(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.Tenants = fakeTenants{} })
+	const ids, tenant = `{"ids":["x"]}`, `{"credentials":{"key":"0123456789abcdef"}}`
+	for media, good := range map[string]bool{"": true, "application/json": true, "application/json; charset=utf-8": true, "application/merge-patch+json": true,
+		"application/x-www-form-urlencoded": true, "text/xml": false, "application/jsonp": false, "/;": false} {
+		status := 415
+		if good {
+			status = 202
+		}
+		w.want(w.call("POST", "/api/v1/replays", operatorToken, ids, "Content-Type", media), status)
+		if good {
+			status = 201
+		}
+		w.want(w.call("PUT", "/api/v1/sources/stripe/tenants/x", operatorToken, tenant, "Content-Type", media), status)
+	}
+	w.want(w.call("POST", "/api/v1/reverify", operatorToken, ids, "Content-Encoding", "gzip"), 415, "unsupported_media_type")
+}
+
+// Both ways: what the file names of an answer is what its struct has, field by field. That an
+// answer holds nothing else is checked on every answer of every test.
+func TestSchemasAreTheStructs(t *testing.T) {
+	var doc struct {
+		Components struct{ Schemas map[string]any }
+	}
+	if err := yaml.Unmarshal(OpenAPI(), &doc); err != nil {
+		t.Fatal(err)
+	}
+	at := func(path ...string) map[string]any {
+		var v any = doc.Components.Schemas
+		for _, step := range path {
+			switch node := v.(type) {
+			case map[string]any:
+				v = node[step]
+			case []any:
+				i, _ := strconv.Atoi(step)
+				v = node[i]
+			}
+		}
+		m, _ := v.(map[string]any)
+		return m
+	}
+	for path, of := range map[string]any{
+		"Row": archive.Row{}, "Page": archive.Page{}, "Page/properties/progress": archive.Progress{}, "Counts": archive.Counts{}, "CountRow": archive.CountRow{},
+		"Outcome": history{}, "Step": step{}, "Problem": problem{}, "Job": Job{}, "Verification": Verification{}, "Explained": Explained{}, "Setup": Setup{}, "Sent": Sent{},
+		"Tenant": Tenant{}, "Captured": Captured{}, "Audit/properties/entries/items": Act{}, "Events": eventsDoc{}, "Events/properties/events/items": eventDoc{},
+		"Sources/properties/sources/items": measuredSource{}, "Sources/properties/sources/items/properties/secrets/items": Secret{}, "Selection": selectionBody{},
+	} {
+		named := sortedKeys(at(append(strings.Split(path, "/"), "properties")...))
+		has := jsonNames(reflect.TypeOf(of))
+		slices.Sort(has)
+		if !slices.Equal(named, has) {
+			t.Errorf("%s: the file names\n%v, the struct has\n%v", path, named, has)
+		}
+	}
+	// A delivery is a row and what stands beside it.
+	named := append(sortedKeys(at("Delivery", "allOf", "1", "properties")), jsonNames(reflect.TypeFor[archive.Row]())...)
+	has := jsonNames(reflect.TypeFor[detail]())
+	slices.Sort(named)
+	slices.Sort(has)
+	if !slices.Equal(named, has) {
+		t.Errorf("Delivery: the file names\n%v, the struct has\n%v", named, has)
+	}
+}
+
+// jsonNames are the fields of a struct as JSON has them.
+func jsonNames(typ reflect.Type) (names []string) {
+	for f := range typ.Fields() {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		switch {
+		case f.Anonymous && name == "":
+			names = append(names, jsonNames(f.Type)...)
+		case f.IsExported() && name != "-" && name != "":
+			names = append(names, name)
+		}
+	}
+	return names
 }

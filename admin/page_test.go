@@ -1,10 +1,12 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -70,7 +72,7 @@ func TestViewerSeesBodiesMasked(t *testing.T) {
 // An operator's look at what is masked for others is in the audit log, once; others' is not, nor
 // what the client had already.
 func TestLooksAreAudited(t *testing.T) {
-	w, _ := auditWorld(t, nil)
+	w, dir := auditWorld(t, nil)
 	for _, token := range []string{viewerToken, consumerToken, operatorToken} {
 		w.call("GET", "/api/v1/deliveries/"+publishedID+"/body", token, "")
 		w.call("GET", "/deliveries/"+publishedID, token, "")
@@ -85,6 +87,77 @@ func TestLooksAreAudited(t *testing.T) {
 	if !slices.Equal(got, []string{look, look, headers}) {
 		t.Fatalf("audit\n%s", strings.Join(got, "\n"))
 	}
+	// Not among what was done, which looks must not push out.
+	acts, _ := filepath.Glob(filepath.Join(dir, "acts-*"))
+	if len(acts) > 0 {
+		t.Errorf("looks were put among the acts: %v", acts)
+	}
+}
+
+// A delivery with its body is one answer and one look; who sees bodies masked does not get it so.
+func TestShowWithBody(t *testing.T) {
+	w, _ := auditWorld(t, nil)
+	one := "/api/v1/deliveries/" + publishedID
+	w.want(w.call("GET", one+"?body=yes", operatorToken, ""), 400, "neither true nor false")
+	w.want(w.call("GET", one+"?body=true", viewerToken, ""), 403, "body_masked")
+	for _, token := range []string{operatorToken, consumerToken} {
+		rec := w.call("GET", one+"?body=true", token, "")
+		w.want(rec, 200)
+		var d struct {
+			Body []byte `json:"body_base64"`
+		}
+		if err := json.Unmarshal(rec.Body.Bytes(), &d); err != nil || !bytes.Equal(d.Body, exactBody) {
+			t.Errorf("body %q, %v", d.Body, err)
+		}
+	}
+	w.want(w.call("GET", "/api/v1/deliveries/"+otherID+"?body=true", consumerToken, ""), 404)
+	if strings.Contains(w.call("GET", one, operatorToken, "").Body.String(), "body_base64") {
+		t.Error("a body that nobody asked for")
+	}
+	w.archive.deliveries[publishedID].Body = nil
+	w.want(w.call("GET", one+"?body=true", operatorToken, ""), 200, `"body_base64":""`)
+	look := "ops/operator body.read " + publishedID + " done"
+	if got := lines(w.entries("action=body.read", 500)); !slices.Equal(got, []string{look, look}) {
+		t.Fatalf("audit\n%s", strings.Join(got, "\n"))
+	}
+}
+
+// The events that the page shows are in the API: masked for all, with the document for operators,
+// whose look is audited; other sources' stay unknown to a consumer.
+func TestEvents(t *testing.T) {
+	reader := &fakeReader{reading: maskedReading()}
+	w, _ := auditWorld(t, func(o *Options) { o.Reader = reader })
+	path := "/api/v1/deliveries/" + publishedID + "/events"
+	const card = "4242424242424242"
+	for _, token := range []string{viewerToken, consumerToken, operatorToken} {
+		rec := w.call("GET", path, token, "")
+		w.want(rec, 200, `"total":1`, `"value":{"type":"payment.captured"}`, `"payload":{"card":"424242******4242"}`, `"masked":["card"]`, `["ce_id","evt\u003c1\u003e"]`)
+		if strings.Contains(rec.Body.String(), card) != (token == operatorToken) {
+			t.Errorf("token %s sees %s", token, rec.Body)
+		}
+		w.want(w.call("GET", path, token, "", "If-None-Match", rec.Header().Get("ETag")), 304)
+	}
+	w.want(w.call("GET", "/api/v1/deliveries/"+otherID+"/events", consumerToken, ""), 404)
+	w.want(w.call("GET", "/api/v1/deliveries/"+noID+"/events", operatorToken, ""), 404)
+	reader.reading = Reading{Total: 1, Events: []ReadEvent{{Value: []byte("{}"), Payload: []byte("\xff")}}}
+	w.want(w.call("GET", path, viewerToken, ""), 200, `"payload_base64":"/w=="`)
+	reader.err = errors.New("no such thing")
+	w.want(w.call("GET", path, viewerToken, ""), 409, "unreadable", "no such thing")
+	if got := lines(w.entries("", 500)); !slices.Equal(got, []string{"ops/operator body.read " + publishedID + " done"}) {
+		t.Errorf("audit\n%s", strings.Join(got, "\n"))
+	}
+}
+
+// What the page measures of sources is in the API where it is asked for.
+func TestSourcesMeasured(t *testing.T) {
+	w := newWorld(t, nil)
+	plain := w.call("GET", "/api/v1/sources", viewerToken, "")
+	w.want(plain, 200)
+	if strings.Contains(plain.Body.String(), `"state"`) {
+		t.Errorf("measured without being asked: %s", plain.Body)
+	}
+	w.want(w.call("GET", "/api/v1/sources?measured=true", viewerToken, ""), 200, `"state":"`, `"day":{`, `"last_received_at":"2026-05-28T20:26:40Z"`)
+	w.want(w.call("GET", "/api/v1/sources?measured=maybe", viewerToken, ""), 400, "neither true nor false")
 }
 
 // TestHeadersAreMasked: a card number in a header's value, which no definition reads, is hidden

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"mime"
 	"net/http"
 	"strings"
 
@@ -51,6 +52,19 @@ func (s *Server) failure(err error) *problem {
 	}
 	s.log.Error("admin request failed", zap.Error(err))
 	return refuse(http.StatusInternalServerError, "internal", "see the log")
+}
+
+// jsonBody refuses a body that says it is something else than JSON. One that does not say,
+// and what curl -d calls every body, is read.
+func jsonBody(r *http.Request) *problem {
+	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	switch {
+	case r.Header.Get("Content-Encoding") != "":
+		return refuse(http.StatusUnsupportedMediaType, "unsupported_media_type", "the body is encoded ("+r.Header.Get("Content-Encoding")+"); send it as it is")
+	case r.Header.Get("Content-Type") == "", err == nil && (media == "application/json" || strings.HasSuffix(media, "+json") || media == "application/x-www-form-urlencoded"):
+		return nil
+	}
+	return refuse(http.StatusUnsupportedMediaType, "unsupported_media_type", "want a body of application/json")
 }
 
 func busy(code, detail string) *problem {

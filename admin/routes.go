@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -52,6 +53,7 @@ func (s *Server) table() []route {
 		{method: "GET", path: "/api/v1/deliveries", who: readers, serve: s.list},
 		{method: "GET", path: "/api/v1/deliveries/{id}", who: readers, serve: s.show},
 		{method: "GET", path: "/api/v1/deliveries/{id}/body", who: readers, serve: s.body},
+		{method: "GET", path: "/api/v1/deliveries/{id}/events", who: readers, serve: s.events},
 		{method: "POST", path: "/api/v1/deliveries/{id}/replay", who: operators, serve: s.replayOne, change: true},
 		{method: "POST", path: "/api/v1/deliveries/{id}/release", who: operators, serve: s.release, change: true},
 		{method: "POST", path: "/api/v1/deliveries/{id}/reverify", who: operators, serve: s.reverifyOne, change: true},
@@ -278,6 +280,9 @@ func (s *Server) enter(rt route, w *recorder, r *http.Request, a *asking) *probl
 	if p := allowed(rt, a.who); p != nil {
 		return p
 	}
+	if p := readableQuery(rt, r); p != nil {
+		return p
+	}
 	if rt.stream {
 		return rt.serve(w, r, a.who)
 	}
@@ -298,6 +303,18 @@ func (s *Server) enter(rt route, w *recorder, r *http.Request, a *asking) *probl
 	ctx, cancel := context.WithTimeout(r.Context(), queryTimeout)
 	defer cancel()
 	return rt.serve(w, r.WithContext(ctx), a.who)
+}
+
+// readableQuery refuses a query of which net/http would leave out what it cannot read: of a
+// filter that would be a wider one, and a replay by it would take more than was asked for.
+func readableQuery(rt route, r *http.Request) *problem {
+	if rt.who == public {
+		return nil // health and the like read none
+	}
+	if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
+		return refuse(http.StatusBadRequest, "invalid_parameter", "query: "+err.Error()+"; want NAME=VALUE, percent-encoded, with & between them")
+	}
+	return nil
 }
 
 func allowed(rt route, who secretToken) *problem {
@@ -344,7 +361,13 @@ func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request, _ secretTo
 	if s.o.Gatherer == nil {
 		return notHere("metrics")
 	}
-	promhttp.HandlerFor(s.o.Gatherer, promhttp.HandlerOpts{MaxRequestsInFlight: 4, ErrorHandling: promhttp.ContinueOnError}).ServeHTTP(w, r)
+	select {
+	case s.scrapes <- struct{}{}:
+		defer func() { <-s.scrapes }()
+	default:
+		return busy("too_busy", "too many scrapes at once")
+	}
+	promhttp.HandlerFor(s.o.Gatherer, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}).ServeHTTP(w, r)
 	return nil
 }
 

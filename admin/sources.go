@@ -18,7 +18,11 @@ func (s *Server) sources(w http.ResponseWriter, r *http.Request, _ secretToken) 
 	if list == nil {
 		list = []SourceInfo{}
 	}
-	writeJSON(w, http.StatusOK, map[string]any{"sources": list})
+	out, p := s.withMeasures(r, list)
+	if p != nil {
+		return p
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"sources": out})
 	return nil
 }
 

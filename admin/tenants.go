@@ -113,6 +113,9 @@ func (s *Server) putTenant(w http.ResponseWriter, r *http.Request, who secretTok
 	var body struct {
 		Credentials map[string]oneOrMany `json:"credentials"`
 	}
+	if p := jsonBody(r); p != nil {
+		return p
+	}
 	dec := json.NewDecoder(r.Body)
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&body); err != nil || dec.More() || len(body.Credentials) == 0 {

@@ -112,25 +112,14 @@ func errText(err error) string {
 // request makes the delivery's request again: method, query, headers and bytes as they
 // came, to another address.
 func (s *resender) request(ctx context.Context, id string) (*http.Request, error) {
-	path := "/api/v1/deliveries/" + url.PathEscape(id)
-	b, err := s.c.ask(ctx, path, nil)
+	d, err := s.c.whole(ctx, id)
 	if err != nil {
 		return nil, err
-	}
-	var d struct {
-		detail
-		Masked bool `json:"masked"`
-	}
-	if err := json.Unmarshal(b, &d); err != nil {
-		return nil, fmt.Errorf("%s: is no admin API: %w", s.c.base, err)
 	}
 	if d.Masked {
 		return nil, &apiError{status: http.StatusForbidden, text: "this token sees headers masked; sending deliveries on wants an operator's"}
 	}
-	body, err := s.c.ask(ctx, path+"/body", nil)
-	if err != nil {
-		return nil, err
-	}
+	body := d.Body
 	to := *s.to
 	if _, query, ok := strings.Cut(d.Target, "?"); ok {
 		if to.RawQuery != "" {

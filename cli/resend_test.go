@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -25,6 +26,7 @@ type liveGateway struct {
 	deny    int                  // answers everything with this status
 	details map[string]string
 	listed  []string // queries of lists
+	bodies  []string // whose body was asked for alone
 	hold    func(path string)
 }
 
@@ -39,6 +41,9 @@ func newLiveGateway(t *testing.T) *liveGateway {
 		if !ok {
 			d = `{"id":"` + r.PathValue("id") + `","method":"POST","target":"/in/x","headers":[]}`
 		}
+		if r.URL.Query().Get("body") != "true" {
+			g.t.Errorf("%s is asked for without its body: two looks", r.URL)
+		}
 		if d == "gone" {
 			w.WriteHeader(http.StatusNotFound)
 			return
@@ -46,6 +51,7 @@ func newLiveGateway(t *testing.T) *liveGateway {
 		fmt.Fprint(w, d)
 	})
 	mux.HandleFunc("GET /api/v1/deliveries/{id}/body", func(w http.ResponseWriter, r *http.Request) {
+		g.set(func() { g.bodies = append(g.bodies, r.PathValue("id")) })
 		fmt.Fprintf(w, "\x00body of %s\r\n", r.PathValue("id"))
 	})
 	mux.HandleFunc("GET /api/v1/stream", g.stream)
@@ -208,7 +214,7 @@ func TestForwardExactly(t *testing.T) {
 	g, m, w := newLiveGateway(t), newMachine(t, http.StatusTeapot), newWorld(t)
 	g.arrive("old", time.Now(), true)
 	g.details["new"] = `{"id":"new","method":"PATCH","target":"/in/shop?b=%20&a=1&a=2","headers":[["Host","hooks.example.com"],["Connection","close, X-Hop"],["X-Hop","1"],` +
-		`["Content-Length","7"],["Transfer-Encoding","chunked"],["Stripe-Signature","t=1,v1=ab"],["x-lower-Case","1"],["X-Twice","b"],["X-Twice","a"],["Content-Encoding","gzip"],["User-Agent","Stripe/1.0"]]}`
+		`["Content-Length","7"],["Transfer-Encoding","chunked"],["Stripe-Signature","t=1,v1=ab"],["x-lower-Case","1"],["X-Twice","b"],["X-Twice","a"],["Content-Encoding","gzip"],["User-Agent","Stripe/1.0"]],"body_base64":"` + base64.StdEncoding.EncodeToString([]byte("\x00body of new\r\n")) + `"}`
 	done, cancel := forwarding(t, w, g, "--forward-to", m.URL+"/hooks/x?dev=1")
 	g.arrive("new", time.Now(), false)
 	g.arrive("next", time.Now(), false)
@@ -234,6 +240,10 @@ func TestForwardExactly(t *testing.T) {
 	}
 	if !strings.Contains(w.out.String(), "418 I'm a teapot in ") {
 		t.Errorf("printed %s", w.out.String())
+	}
+	// One look for each, but of a gateway of before, which does not give both at once.
+	if !slices.Equal(g.bodies, []string{"next"}) {
+		t.Errorf("bodies were asked for alone: %q", g.bodies)
 	}
 	for _, q := range g.listed {
 		if !strings.Contains(q, "verdict=accepted") && q != "limit=1" {
@@ -318,9 +328,11 @@ func TestForwardRefusals(t *testing.T) {
 	g.deny = 0
 
 	g.details["gone"] = "gone"
+	g.details["broken"] = `{"id":"broken","method":"POST","target":"/in/x","headers":[],"damaged":"checksum"}`
 	g.details["masked"] = `{"id":"masked","method":"POST","target":"/in/x","headers":[["Authorization","[masked]"]],"masked":true}`
-	done, _ := forwarding(t, w, g, "--forward-to", m.URL, "--count", "2", "--json")
+	done, _ := forwarding(t, w, g, "--forward-to", m.URL, "--count", "3", "--json")
 	g.arrive("gone", time.Now(), false)
+	g.arrive("broken", time.Now(), false)
 	g.arrive("good", time.Now(), false)
 	if code := <-done; code != exitOK || len(m.ids()) != 1 {
 		t.Errorf("exit %d: %s", code, w.err.String())
@@ -330,7 +342,7 @@ func TestForwardRefusals(t *testing.T) {
 		Delivery row
 	}
 	lines := strings.Split(strings.TrimSpace(w.out.String()), "\n")
-	if err := json.Unmarshal([]byte(lines[1]), &last); err != nil || last.Answer != "200 OK" || last.Delivery.ID != "good" || !strings.Contains(lines[0], "not sent: ") {
+	if err := json.Unmarshal([]byte(lines[2]), &last); err != nil || last.Answer != "200 OK" || last.Delivery.ID != "good" || !strings.Contains(lines[0], "not sent: ") || !strings.Contains(lines[1], "not sent: checksum") {
 		t.Errorf("%v: printed %s", err, w.out.String())
 	}
 

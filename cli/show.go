@@ -50,6 +50,29 @@ type detail struct {
 	Target   string      `json:"target"` // with the query
 	URL      string      `json:"url"`    // public, where it is known
 	Headers  [][2]string `json:"headers"`
+	Masked   bool        `json:"masked"`
+	Damaged  string      `json:"damaged"`
+	Body     []byte      `json:"body_base64"` // where it was asked for; nil from a gateway that does not know how
+}
+
+// whole asks for a delivery and its body at once: together they are one look in the audit log.
+func (c *adminClient) whole(ctx context.Context, id string) (*detail, error) {
+	path := "/api/v1/deliveries/" + url.PathEscape(id)
+	b, err := c.ask(ctx, path, url.Values{"body": {"true"}})
+	if err != nil {
+		return nil, err
+	}
+	var d detail
+	if err := json.Unmarshal(b, &d); err != nil {
+		return nil, fmt.Errorf("%s: is no admin API: %w", c.base, err)
+	}
+	if d.Damaged != "" {
+		return nil, &apiError{status: http.StatusGone, text: d.Damaged}
+	}
+	if d.Body == nil {
+		d.Body, err = c.ask(ctx, path+"/body", nil)
+	}
+	return &d, err
 }
 
 func (a *app) show(ctx context.Context, c *adminClient, id string, f showFlags) int {
@@ -64,15 +87,15 @@ func (a *app) show(ctx context.Context, c *adminClient, id string, f showFlags) 
 		}
 		return exitOK
 	}
+	if f.asCase {
+		return a.printCase(ctx, c, id)
+	}
 	b, err := c.get(ctx, http.MethodGet, path, nil)
 	if err != nil {
 		return a.fail(exitFound, "%v", err)
 	}
 	if f.asJSON {
 		return a.printJSON(json.RawMessage(b))
-	}
-	if f.asCase {
-		return a.printCase(ctx, c, path, b)
 	}
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(b, &fields); err != nil {
@@ -82,12 +105,8 @@ func (a *app) show(ctx context.Context, c *adminClient, id string, f showFlags) 
 	return exitOK
 }
 
-func (a *app) printCase(ctx context.Context, c *adminClient, path string, b []byte) int {
-	var d detail
-	if err := json.Unmarshal(b, &d); err != nil {
-		return a.fail(exitFound, "%s: is no admin API: %v", c.base, err)
-	}
-	body, err := c.get(ctx, http.MethodGet, path+"/body", nil)
+func (a *app) printCase(ctx context.Context, c *adminClient, id string) int {
+	d, err := c.whole(ctx, id)
 	if err != nil {
 		return a.fail(exitFound, "%v", err)
 	}
@@ -107,7 +126,7 @@ func (a *app) printCase(ctx context.Context, c *adminClient, path string, b []by
 		Now      int64              `json:"now"`
 		Request  verify.CaseRequest `json:"request"`
 	}{d.Provider, "delivery " + d.ID, d.ReceivedAt.Unix(), verify.CaseRequest{
-		Method: d.Method, URL: where, Headers: d.Headers, BodyB64: base64.StdEncoding.EncodeToString(body),
+		Method: d.Method, URL: where, Headers: d.Headers, BodyB64: base64.StdEncoding.EncodeToString(d.Body),
 	}})
 }
 

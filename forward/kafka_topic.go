@@ -40,6 +40,7 @@ type topic struct {
 }
 
 func newTopic(p *producer, name string) *topic {
+	p.metrics.regressed.WithLabelValues(name) // from the start, or an alert would miss the first
 	return &topic{
 		p: p, name: name, nudge: make(chan struct{}, 1), parts: map[int32]*partition{}, turned: make(chan struct{}),
 	}

@@ -94,6 +94,11 @@ func newMetrics(r prometheus.Registerer, p *Pump) *metrics {
 		pumps: &pumps{list: []*Pump{p}},
 	}
 	r.MustRegister(m.lag, m.providerLag, m.sourceLag, m.blocked, m.remade)
+	// From the start: of a series that begins at 1 Prometheus does not see that it grew, and
+	// the alert would miss the first one.
+	for _, reason := range deadReasons {
+		m.dead.WithLabelValues(reason)
+	}
 	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "penstock_unpublished_deliveries",
 		Help: "Accepted deliveries without a final synced outcome; with two sinks, of each."}, func() float64 {
 		sum, _ := m.pumps.sum(func(p *Pump) float64 { return float64(p.Unpublished()) })

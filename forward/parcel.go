@@ -28,6 +28,9 @@ const (
 	reasonNoEvent    = "no_event"         // the delivery carries none
 )
 
+// deadReasons are those of dead letters.
+var deadReasons = []string{reasonUnreadable, reasonTooLarge, reasonRefused, reasonDamaged, reasonErased, reasonTopic, reasonGivenUp}
+
 // tracker is a record of the log that the cursor may not pass before left is 0.
 type tracker struct {
 	mark uint64

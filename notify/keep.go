@@ -118,6 +118,14 @@ type metrics struct {
 	sent *prometheus.CounterVec
 }
 
+// begin makes a channel's counters: of one that begins at 1 Prometheus does not see that it
+// grew, and an alert would miss the first failure.
+func (m *metrics) begin(channel string) {
+	for _, result := range []string{"sent", "retried", "failed", "dropped"} {
+		m.sent.WithLabelValues(channel, result)
+	}
+}
+
 func newMetrics(reg prometheus.Registerer, e *Engine) *metrics {
 	m := &metrics{sent: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "penstock_notifications_total",
 		Help: "Notifications by channel and result (sent, retried, failed, dropped)."}, []string{"channel", "result"})}

@@ -102,10 +102,13 @@ type Event struct {
 	Type, EventType, EventID, OrderID, Status string
 	PaymentID, Currency, Livemode, RequestID  string
 	AmountMinor                               *int64
-	// Of all events of a delivery that is Kept: why payments failed, and how many went well.
-	// Where there is a sink, Stats counts them instead, each once however often it came.
-	Failures             []string
-	Captured, Authorized int
+	Item                                      int // which of its delivery's events, from 0
+	// Of an event that is Kept: what is equal however often it comes (0: not known), why a
+	// payment failed, and the further events of the delivery. Where there is a sink, outcomes
+	// tell which event came again, and Stats count payments.
+	ID      uint64
+	Failure string
+	Others  []*Event
 	// More fills in what costs a read of the log: source, provider, tenant, delivery id. It
 	// is called only for events that a rule may want; nil: there is no more.
 	More func(*Event)
@@ -121,8 +124,8 @@ type Log interface {
 
 // Want is what rules look at beyond that something came; each costs a look into records.
 type Want struct {
-	Fields   bool // of events
-	Payments bool // Event.Failures and what stands beside it
+	Fields bool // of events
+	Events bool // Event.ID and what stands beside it
 }
 
 // SourceReason names a counter.
@@ -163,6 +166,7 @@ type Options struct {
 	Log      Log          // nil: rules over events see nothing
 	Stats    func() Stats // nil: rules over numbers see nothing
 	Payments Payments     // nil: uncaptured sees nothing
+	Sinkless func() bool  // whether deliveries are Kept, for no sink is configured; nil: no
 	Store    Store        // nil: nothing outlives the process
 
 	// Dial connects to a channel's server. It refuses what is not an address of the public
@@ -198,6 +202,7 @@ type Engine struct {
 	dirty    bool      // something that must be kept has changed
 	changed  chan struct{}
 	counted  map[counter]float64
+	told     told // events that are Kept and came before
 	rebase   bool // the next snapshot is where counting begins
 
 	scanning sync.Mutex // one look for authorizations at a time
@@ -260,6 +265,7 @@ func (e *Engine) Set(c Config) error {
 			s.queue = was.take()
 		}
 		e.senders[ch.Name] = s
+		e.met.begin(ch.Name)
 	}
 	e.rebase = e.rebase || len(before) == 0 // until now nobody counted
 	e.dirty = true
@@ -281,7 +287,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		for _, r := range e.rules {
 			follow = follow || r.follows()
 			want.Fields = want.Fields || r.When == WhenEvent
-			want.Payments = want.Payments || r.When == WhenDeclines
+			want.Events = want.Events || r.When == WhenDeclines || r.When == WhenRepeats || r.When == WhenEvent
 		}
 		senders := make([]*sender, 0, len(e.senders))
 		for _, s := range e.senders {
@@ -316,6 +322,11 @@ func (e *Engine) follow(ctx context.Context, want Want) {
 		e.dirty = true
 	}
 	from := e.position
+	if want.Events && e.o.Sinkless != nil && e.o.Sinkless() {
+		from = e.told.begin(from)
+	} else {
+		e.told = told{}
+	}
 	e.mu.Unlock()
 	for ctx.Err() == nil {
 		err := e.o.Log.Follow(ctx, from, want, e.observe)

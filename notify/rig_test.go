@@ -96,6 +96,8 @@ type rig struct {
 	now   time.Time
 	stats Stats
 	paid  Payments
+
+	sinkless bool
 }
 
 // noon is a Wednesday.
@@ -117,7 +119,7 @@ func (r *rig) restart() {
 	r.t.Helper()
 	r.stats = Stats{Refused: map[SourceReason]float64{}, Failures: map[SourceReason]float64{}, Paid: map[string]float64{}}
 	var err error
-	if r.e, err = New(r.conf, Options{Log: r.log, Stats: func() Stats { return r.stats }, Payments: r.paid, Store: r.store, Dial: anywhere, Now: r.clock}); err != nil {
+	if r.e, err = New(r.conf, Options{Log: r.log, Stats: func() Stats { return r.stats }, Payments: r.paid, Sinkless: func() bool { return r.sinkless }, Store: r.store, Dial: anywhere, Now: r.clock}); err != nil {
 		r.t.Fatal(err)
 	}
 }

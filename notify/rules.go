@@ -136,28 +136,39 @@ func (ev *Event) complete() {
 	}
 }
 
-// observe takes one event of the log.
+// observe takes one event of the log, and what else its delivery tells.
 func (e *Engine) observe(ev *Event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if ev.Seq <= e.position {
+	heard := ev.Outcome == "" || ev.Outcome == Kept
+	e.told.mark(ev)
+	e.told.reached(ev.Seq >= e.position)
+	if ev.Seq <= e.position { // read again, to know what came before
 		return
 	}
 	e.position = ev.Seq
-	if ev.Outcome == "" || ev.Outcome == Kept {
+	if heard {
 		e.heard(ev)
 	}
 	if ev.Outcome == "" || ev.Seq <= e.learn {
 		return
 	}
 	now := e.o.Now()
+	e.judgeEvent(ev, now)
+	for _, other := range ev.Others {
+		e.judgeEvent(other, now)
+	}
+}
+
+// judgeEvent shows one event to the rules.
+func (e *Engine) judgeEvent(ev *Event, now time.Time) {
 	for _, r := range e.rules {
 		switch {
 		case r.When == WhenEvent && e.wants(r, ev):
 			e.collect(r, ev, now)
 		case r.When == WhenDeclines && ev.Outcome == Kept && r.about(ev.Source):
 			e.countKept(r, ev, now)
-		case r.When == WhenRepeats && ev.Outcome == "duplicate":
+		case r.When == WhenRepeats && ev.Outcome == "duplicate" && ev.Item == 0: // of several events one delivery came again
 			ev.complete()
 			if r.about(ev.Source) {
 				r.window(ev.Source).add(now, r.Within, 1)
@@ -172,15 +183,17 @@ func (e *Engine) countKept(r *rule, ev *Event, now time.Time) {
 	if now.Sub(ev.At) >= r.Within { // it came while we were not there
 		return
 	}
-	for _, reason := range ev.Failures {
-		r.window(ev.Source+"|"+reason).add(now, r.Within, 1)
+	what := ""
+	switch {
+	case ev.Failure != "":
+		what = ev.Failure
+	case ev.Type == "payment.authorized":
+		what = authorized
+	case ev.Type != "payment.captured":
+		return
 	}
-	for what, n := range map[string]int{"": ev.Captured, authorized: ev.Authorized} {
-		if n > 0 {
-			r.window(ev.Source+"|"+what).add(now, r.Within, float64(n))
-		}
-	}
-	e.dirty = e.dirty || len(ev.Failures)+ev.Captured+ev.Authorized > 0
+	r.window(ev.Source+"|"+what).add(now, r.Within, 1)
+	e.dirty = true
 }
 
 // authorized stands where a reason of failure does in a window's key; "" is a payment that was

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -253,16 +254,117 @@ func TestDeclinesKept(t *testing.T) {
 		}
 		r.e.observe(&ev)
 	}
-	kept(noon.Add(-2*time.Hour), Event{Failures: slices.Repeat([]string{"stolen_card"}, 50)})
-	kept(noon, Event{Source: "other", Failures: slices.Repeat([]string{"stolen_card"}, 50)})
-	kept(noon, Event{Captured: 7, Authorized: 4})
-	kept(noon, Event{Authorized: 4})
-	kept(noon, Event{Failures: []string{"stolen_card", "stolen_card", "insufficient_funds"}})
+	many := func(n int, ev Event) Event {
+		for range n - 1 {
+			other := ev
+			other.Outcome, other.At, other.Source = Kept, noon, "shop"
+			ev.Others = append(ev.Others, &other)
+		}
+		return ev
+	}
+	stolen, poor := Event{Failure: "stolen_card", Type: "payment.failed"}, Event{Failure: "insufficient_funds", Type: "payment.failed"}
+	captured, authorized := Event{Type: "payment.captured"}, Event{Type: "payment.authorized"}
+	for range 50 {
+		kept(noon.Add(-2*time.Hour), stolen)
+	}
+	other := stolen
+	other.Source = "other"
+	kept(noon, other)
+	kept(noon, many(7, captured))
+	kept(noon, many(4, authorized))
+	kept(noon, many(4, authorized))
+	kept(noon, Event{Type: "refund.succeeded"})
+	kept(noon, many(2, stolen))
+	kept(noon, poor)
 	r.after(time.Second)
 	r.none() // 3 of 11
-	kept(noon, Event{Failures: []string{"stolen_card"}})
+	kept(noon, stolen)
 	r.after(time.Second)
 	r.one(StateFiring, "shop: 4 of 12 payments failed within 60 minutes (33 %), most for stolen_card")
+}
+
+// TestKeptAgain: without a sink a delivery is kept each time that it comes, and what it tells
+// happened once: its payments are counted once, its events told once, and it is a repeat. A restart
+// knows what came before it from the log.
+func TestKeptAgain(t *testing.T) {
+	r := newRig(t, Rule{Name: "declines", When: WhenDeclines, Count: 4, Within: time.Hour, Share: 30},
+		Rule{Name: "failed", When: WhenEvent, Types: []string{"payment.failed"}}, Rule{Name: "again", When: WhenRepeats, Count: 5, Within: time.Hour})
+	r.sinkless = true
+	r.restart()
+	said := map[string][]Message{}
+	life := func(events ...Event) {
+		t.Helper()
+		for _, ev := range events {
+			ev.Source, ev.At, ev.Outcome = "shop", noon, Kept
+			r.log.add(ev)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { r.e.follow(ctx, Want{Fields: true, Events: true}) })
+		for end := time.Now().Add(time.Minute); r.position() < r.log.Head(); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("the log is not followed")
+			}
+		}
+		cancel()
+		wg.Wait()
+		r.after(time.Second)
+		for _, m := range r.messages() {
+			said[m.Rule] = append(said[m.Rule], m)
+		}
+		r.stop()
+		r.restart()
+	}
+	failed := func(id uint64) Event { return Event{ID: id, Type: "payment.failed", Failure: "stolen_card"} }
+	captured := func(id uint64) Event { return Event{ID: id, Type: "payment.captured"} }
+	batch := captured(2)
+	batch.Others = []*Event{{ID: 3, Item: 1, Outcome: Kept, Source: "shop", At: noon, Type: "payment.captured"}, {ID: 4, Item: 2, Outcome: Kept, Source: "shop", At: noon, Type: "payment.captured"}}
+	life(Event{ID: 99, Type: "refund.succeeded"}) // what was there at the very first start teaches alone
+	life(failed(1), failed(1), batch, failed(1))  // 1 of 4
+	if len(said["declines"]) > 0 || len(said["again"]) > 0 || len(said["failed"]) != 1 || said["failed"][0].Count != 1 {
+		t.Fatalf("told %+v", said)
+	}
+	again := batch // what was sent again together with something new
+	life(failed(1), again)
+	if len(said["declines"]) > 0 || len(said["again"]) > 0 || len(said["failed"]) != 1 {
+		t.Fatalf("told after a restart %+v", said)
+	}
+	// An event without an identity is always new.
+	life(failed(1), failed(0), failed(0))
+	if len(said["declines"]) != 1 || !strings.HasPrefix(said["declines"][0].Lines[0], "shop: 3 of 6 payments failed") || len(said["failed"]) != 2 || said["failed"][1].Count != 2 {
+		t.Errorf("told %+v", said)
+	}
+	if len(said["again"]) != 1 || !strings.HasPrefix(said["again"][0].Lines[0], "shop: 5 deliveries came again") {
+		t.Errorf("told of repeats %+v", said["again"])
+	}
+}
+
+// TestToldIsBounded: of the oldest events it is forgotten that they came.
+func TestToldIsBounded(t *testing.T) {
+	var seen told
+	seen.reached(true)
+	for range 2 {
+		if seen.again(&Event{ID: 1}) {
+			t.Error("known before anybody wanted to know")
+		}
+	}
+	if from, again := seen.begin(toldRecords+7), seen.begin(toldRecords+9); from != 7 || again != 9 || seen.begin(3) != 0 {
+		t.Errorf("begins at %d and, cut off, at %d", from, again)
+	}
+	if seen.reached(true); seen.begin(9) != 9 {
+		t.Error("what is known is read again")
+	}
+	for id := uint64(1); id <= maxTold+2; id++ {
+		if seen.again(&Event{ID: id}) {
+			t.Fatalf("%d is not known", id)
+		}
+	}
+	if seen.again(&Event{ID: 1}) || seen.again(&Event{ID: 2}) || !seen.again(&Event{ID: 5}) || !seen.again(&Event{ID: maxTold}) {
+		t.Error("the oldest are forgotten first")
+	}
+	if len(seen.ids) != maxTold || len(seen.order) != maxTold {
+		t.Errorf("%d events are known", len(seen.ids))
+	}
 }
 
 // fakePayments holds authorizations, and which of them are concluded.
