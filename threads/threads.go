@@ -39,7 +39,9 @@ func Behind(work func() error) error {
 // many wait. It gets no larger share. Linux since 6.12; nothing happens elsewhere.
 func Prompt() {
 	runtime.LockOSThread()
-	prompt()
+	if !prompt() {
+		runtime.UnlockOSThread() // a thread of its own costs something, and gains nothing then
+	}
 }
 
 // Spare reports whether Go's scheduler has a processor for each of so many CPUs beside those

@@ -20,11 +20,16 @@ func lower() {
 	_ = unix.Setpriority(unix.PRIO_PROCESS, tid, min(20-is+Steps, 19))
 }
 
-func prompt() {
+// prompt says whether the kernel took it: an older one takes no notice and says nothing.
+func prompt() bool {
 	attr, err := unix.SchedGetAttr(0, 0)
 	if err != nil || attr.Policy != unix.SCHED_NORMAL {
-		return // whoever runs the process in another class wants it so
+		return false // whoever runs the process in another class wants it so
 	}
 	attr.Runtime = uint64(slice)
-	_ = unix.SchedSetAttr(0, attr, 0)
+	if err := unix.SchedSetAttr(0, attr, 0); err != nil {
+		return false
+	}
+	attr, err = unix.SchedGetAttr(0, 0)
+	return err == nil && attr.Runtime == uint64(slice)
 }

@@ -4,4 +4,4 @@ package threads
 
 func lower() {}
 
-func prompt() {}
+func prompt() bool { return false }
