@@ -42,7 +42,8 @@ type fakeArchive struct {
 	getErr     error
 	tail       chan archive.TailRow
 	canceled   chan struct{}
-	pages      int // Query's answers that are left, the last without a next; 0: every one has a next
+	pages      int  // Query's answers that are left, the last without a next; 0: every one has a next
+	whole      bool // none of them has a next
 	counted    map[string]archive.CountRow
 	failAt     int // which of them fails, counted from the end
 }
@@ -74,9 +75,14 @@ func (a *fakeArchive) Query(ctx context.Context, f archive.Filter) (archive.Page
 			p.Next = ""
 		}
 	}
+	if a.whole {
+		p.Next = ""
+	}
 	for _, id := range a.order {
-		if f.Source == "" || a.rows[id].Source == f.Source {
-			p.Rows = append(p.Rows, a.rows[id])
+		r := a.rows[id]
+		fits := func(want, have string) bool { return want == "" || want == have }
+		if fits(f.Source, r.Source) && fits(f.OrderID, r.OrderID) && fits(f.PaymentID, r.PaymentID) {
+			p.Rows = append(p.Rows, r)
 		}
 	}
 	return p, ctx.Err()
