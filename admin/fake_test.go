@@ -141,6 +141,7 @@ type fakeWork struct {
 	ids    []string
 	rate   float64
 	paused bool
+	jobs   []Job // beside the one that there always is
 	err    error
 }
 
@@ -169,7 +170,7 @@ func (f *fakeWork) Replay(_ context.Context, s Selection, by string) (Job, error
 	return f.job("queued"), f.note("replay %v by %s", s.IDs, by)
 }
 
-func (f *fakeWork) Jobs(context.Context) ([]Job, error) { return []Job{f.job("done")}, f.err }
+func (f *fakeWork) Jobs(context.Context) ([]Job, error) { return append([]Job{f.job("done")}, f.jobs...), f.err }
 
 func (f *fakeWork) Job(_ context.Context, id string) (Job, error) {
 	if id != "job-1" {
