@@ -46,9 +46,9 @@ func TestDeadLettersWantAttention(t *testing.T) {
 // A job says what it replays, and leads there.
 func TestJobsSayWhatTheyReplay(t *testing.T) {
 	w := newWorld(t, nil)
-	w.work.jobs = []Job{{ID: "job-2", State: "done", Total: 1, Delivery: "ID<1>"}, {ID: "job-3", State: "running", Total: -1, Query: "from=2026-05-28T20%3A00%3A00Z&order_id=a%3Cb%26c"}, {ID: "job-4", State: "done", Query: "%zz"}}
+	w.work.jobs = []Job{{ID: "job-2", State: "done", Total: 1, Delivery: "ID<1>"}, {ID: "job-3", State: "running", Total: -1, Query: "from=2026-05-28T20%3A00%3A00.5Z&order_id=a%3Cb%26c"}, {ID: "job-4", State: "done", Query: "%zz"}}
 	w.want(w.call("GET", "/replays", viewerToken, ""), 200, `<a href="/deliveries/ID%3C1%3E">one delivery</a>`,
-		`<a href="/?from=2026-05-28T20%3A00%3A00Z&amp;order_id=a%3Cb%26c">from 2026-05-28T20:00:00Z, order id a&lt;b&amp;c</a>`, "1 delivery")
+		`<a href="/?from=2026-05-28T20%3A00%3A00.5Z&amp;order_id=a%3Cb%26c">from 2026-05-28 20:00:00, order id a&lt;b&amp;c</a>`, "1 delivery")
 }
 
 // A view of refused deliveries is re-verified, any other replayed; neither without a filter, nor
@@ -67,4 +67,12 @@ func TestViewOffersWhatFitsIt(t *testing.T) {
 		}
 	}
 	w.want(w.call("GET", "/?verdict=rejected&order_id=7", operatorToken, ""), 200, `action="/refused/reverify"><input type="hidden" name="filter" value="order_id=7&amp;verdict=rejected">`)
+}
+
+// What a paused source holds is waiting too: its page and the list say how much.
+func TestSourcesCountWhatIsHeld(t *testing.T) {
+	w := newWorld(t, nil)
+	w.archive.held = []archive.Row{{ID: "h1", Source: "stripe"}, {ID: "h2", Source: "stripe"}, {ID: "h3", Source: "another"}}
+	w.want(w.call("GET", "/sources", viewerToken, ""), 200, `<a href="/?source=stripe&amp;outcome=held">2 held</a>`)
+	w.want(w.call("GET", "/sources/stripe", viewerToken, ""), 200, `<a href="/?source=stripe&amp;outcome=held">2 held</a>`)
 }

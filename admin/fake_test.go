@@ -44,6 +44,7 @@ type fakeArchive struct {
 	canceled   chan struct{}
 	pages      int  // Query's answers that are left, the last without a next; 0: every one has a next
 	whole      bool // none of them has a next
+	held       []archive.Row
 	counted    map[string]archive.CountRow
 	failAt     int // which of them fails, counted from the end
 }
@@ -77,6 +78,9 @@ func (a *fakeArchive) Query(ctx context.Context, f archive.Filter) (archive.Page
 	}
 	if a.whole {
 		p.Next = ""
+	}
+	if f.Outcome == archive.Held.String() {
+		return archive.Page{Rows: a.held}, ctx.Err()
 	}
 	for _, id := range a.order {
 		r := a.rows[id]
@@ -170,7 +174,9 @@ func (f *fakeWork) Replay(_ context.Context, s Selection, by string) (Job, error
 	return f.job("queued"), f.note("replay %v by %s", s.IDs, by)
 }
 
-func (f *fakeWork) Jobs(context.Context) ([]Job, error) { return append([]Job{f.job("done")}, f.jobs...), f.err }
+func (f *fakeWork) Jobs(context.Context) ([]Job, error) {
+	return append([]Job{f.job("done")}, f.jobs...), f.err
+}
 
 func (f *fakeWork) Job(_ context.Context, id string) (Job, error) {
 	if id != "job-1" {

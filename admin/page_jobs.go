@@ -35,7 +35,11 @@ func paramsOf(query string) (out []string) {
 		return nil
 	}
 	for _, name := range sortedKeys(v) {
-		out = append(out, strings.ReplaceAll(name, "_", " ")+" "+v.Get(name))
+		value := v.Get(name)
+		if at, err := time.Parse(time.RFC3339, value); err == nil && (name == "from" || name == "to") {
+			value = at.UTC().Format(time.DateTime)
+		}
+		out = append(out, strings.ReplaceAll(name, "_", " ")+" "+value)
 	}
 	return out
 }

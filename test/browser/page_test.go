@@ -84,7 +84,8 @@ func TestLiveRows(t *testing.T) {
 // TestRefused: why, in words; a re-verify that says so; a release by the operator's word.
 func TestRefused(t *testing.T) {
 	b := newTab(t)
-	id := b.g.pay(t, "not_the_key_of_the_shop", payment{"order_id": order(t)})
+	number := order(t)
+	id := b.g.pay(t, "not_the_key_of_the_shop", payment{"order_id": number})
 	b.login(operatorToken, "/deliveries/"+id)
 	b.untilText("Why it was refused: signature_mismatch")
 	b.untilText("The signature does not fit the bytes")
@@ -98,6 +99,10 @@ func TestRefused(t *testing.T) {
 	b.clickText("Re-verify all …")
 	b.clickText("Re-verify them now")
 	b.untilText("looked at:")
+	b.open("/?verdict=rejected&order_id=" + number)
+	b.clickText("Re-verify this view …")
+	b.clickText("Re-verify them all now")
+	b.untilText("1 looked at: 0 released, 1 left as they were, 0 failed.")
 	b.open("/deliveries/" + id)
 	b.clickText("Release without proof …")
 	b.clickText("Release it on my word")

@@ -19,6 +19,7 @@ func TestScreens(t *testing.T) {
 	g.send(t, "stripe", "--source", "monobank", "--count", "6", "--duplicates", "2")
 	g.send(t, "github", "--count", "4")
 	g.send(t, "github", "--count", "3", "--tamper")
+	g.send(t, "stripe", "--source", "shop-eu", "--count", "2", "--stale") // the longest reason there is
 	published := g.pay(t, liqpayKey, payment{"order_id": "invoice-2026-0777", "description": "Кава та круасан", "sender_card_mask2": "414949*54"})
 	g.pay(t, liqpayKey, payment{"order_id": "invoice-2026-0777", "status": "reversed", "action": "refund"})
 	refused := g.pay(t, "an old key, rotated", payment{"order_id": "invoice-2026-0778"})
@@ -31,6 +32,7 @@ func TestScreens(t *testing.T) {
 	b.shoot("login-light", true)
 	b.look("dark", 1360)
 	b.readable("login dark")
+	b.shoot("login-dark", true)
 	b.login(operatorToken, "/")
 	b.open("/deliveries/" + published)
 	b.until("it is published", "document.querySelector('#head .tag').innerText === 'published'")
