@@ -100,8 +100,9 @@ func refusing(counts map[string]archive.CountRow) (out []alert) {
 	return out
 }
 
-// manyDead is up to where dead letters are counted one by one.
-const manyDead = 100
+// manyDead is up to where dead letters are counted one by one: of more than a few it does not
+// matter how many, and each is a row to be read.
+const manyDead = 20
 
 // died tells of what was answered 2xx within a day and could not be published: nobody else
 // looks at it, and it does not mend itself.
