@@ -52,8 +52,14 @@ const (
 	actSearchBody  = "body.search"
 )
 
+// The kinds of entries: what was done, and what was only looked at.
+const (
+	kindActs  = "acts"
+	kindLooks = "looks"
+)
+
 // looks are the actions that only look.
-var looks = map[string]bool{actReadBody: true, actSearchBody: true}
+var looks = map[string]bool{actReadBody: true, actReadHeaders: true, actSearchBody: true}
 
 // asking is what is known of a request on its way: who asks, and what is to be said of it.
 type asking struct {
@@ -193,6 +199,10 @@ func (s *Server) auditFilter(v url.Values) (f auditFilter, err error) {
 			f.who = value
 		case "subject":
 			f.subject = value
+		case "kind":
+			if f.kind = value; value != "" && value != kindActs && value != kindLooks {
+				return f, fmt.Errorf("kind: %q is neither acts nor looks", short(value))
+			}
 		case "from", "to":
 			times[name] = values
 		case "limit":

@@ -25,6 +25,7 @@ func TestScreens(t *testing.T) {
 	refused := g.pay(t, "an old key, rotated", payment{"order_id": "invoice-2026-0778"})
 	g.post(t, "/in/liqpya", "x=1", "User-Agent", "LiqPay/1.0")
 	g.post(t, "/.env", "", "User-Agent", "scanner")
+	g.post(t, "/in/a-path-as-long-as-somebody-who-guesses-or-mistypes-might-send-one", "", "User-Agent", strings.Repeat("agent/1.0 ", 20))
 
 	b.open("/login?next=/")
 	b.look("light", 1360)
@@ -40,7 +41,7 @@ func TestScreens(t *testing.T) {
 	b.clickText("Replay now")
 	b.until("it is replayed", "document.querySelector('#timeline').innerText.includes('replayed')")
 	for _, page := range [][2]string{{"overview", "/overview"}, {"deliveries", "/"}, {"delivery", "/deliveries/" + published}, {"refused-one", "/deliveries/" + refused},
-		{"refused", "/refused"}, {"replays", "/replays"}, {"sources", "/sources"}, {"source", "/sources/liqpay"}, {"nothing", "/?order_id=not-there"}} {
+		{"refused", "/refused"}, {"replays", "/replays"}, {"sources", "/sources"}, {"source", "/sources/liqpay"}, {"nothing", "/?order_id=not-there"}, {"audit", "/audit"}} {
 		for _, look := range []struct {
 			name, scheme string
 			width        int64
@@ -54,6 +55,9 @@ func TestScreens(t *testing.T) {
 			}
 			if wide != "" {
 				t.Errorf("%s is wider than the %s screen:\n%s", page[0], look.name, wide)
+			}
+			if narrow, err := eval[string](b, `[...document.querySelectorAll('main time, main .tag')].filter((e) => e.getClientRects().length > 2).map((e) => e.parentElement.outerHTML.slice(0, 160)).join('\n')`); err != nil || narrow != "" {
+				t.Errorf("%s squeezes on the %s screen: %v\n%s", page[0], look.name, err, narrow)
 			}
 			b.readable(page[0] + " " + look.name)
 			b.shoot(page[0]+"-"+look.name, true)
