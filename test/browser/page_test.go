@@ -57,7 +57,7 @@ func TestFindOpenReplay(t *testing.T) {
 	b.clickText("Replay now")
 	b.until("it asks first, and then it is replayed", "location.search.includes('job=') && [...document.querySelectorAll('.timeline strong')].some((e) => e.innerText === 'replayed')")
 	b.open("/replays")
-	b.until("the job is done", "[...document.querySelectorAll('#jobs tbody tr')].some((r) => r.innerText.includes('done') && r.innerText.includes('olena'))")
+	b.until("the job is done", "[...document.querySelectorAll('#jobs tbody tr')].some((r) => r.innerText.includes('done') && r.innerText.includes('olena') && r.querySelector("+quote(`a[href="/deliveries/`+id+`"]`)+"))")
 }
 
 // TestLiveRows: rows come by themselves, and wait while the view is paused.
