@@ -67,6 +67,12 @@ func (o operator) pumpOf(job string) *forward.Pump {
 func adminJob(j forward.Job) admin.Job {
 	out := admin.Job{ID: j.ID, Kind: "replay", State: j.State, By: j.By, Total: int64(j.Found), Done: int64(j.Events), Skipped: int64(j.Skipped), Failed: int64(j.Failed),
 		Rate: j.Rate, Error: j.Error, CreatedAt: j.Created}
+	switch len(j.IDs) {
+	case 0:
+		out.Query = j.Filter.Params().Encode()
+	case 1:
+		out.Delivery = j.IDs[0]
+	}
 	if j.Ended.IsZero() && j.Found == 0 { // still looking
 		out.Total = -1
 	}

@@ -18,6 +18,7 @@ import (
 	"penstock/archive"
 	"penstock/cli"
 	"penstock/config"
+	"penstock/forward"
 	"penstock/provider"
 	"penstock/verify"
 )
@@ -257,5 +258,18 @@ func TestStats(t *testing.T) {
 	in, ok := r.p.stats(t.Context()).(map[string]any)["ingest"].(map[string]any)
 	if !ok || fmt.Sprint(in["unknown_paths"]) != "[]" {
 		t.Errorf("ingest stats %v", in)
+	}
+}
+
+// A job says to the page what it replays: the one delivery, or the filter.
+func TestJobSaysWhat(t *testing.T) {
+	if j := adminJob(forward.Job{IDs: []string{"a"}}); j.Delivery != "a" || j.Query != "" {
+		t.Errorf("of one delivery: %+v", j)
+	}
+	if j := adminJob(forward.Job{IDs: []string{"a", "b"}}); j.Delivery != "" || j.Query != "" {
+		t.Errorf("of two: %+v", j)
+	}
+	if j := adminJob(forward.Job{Filter: archive.Filter{Source: "shop", Outcome: "dead"}}); j.Delivery != "" || j.Query != "outcome=dead&source=shop" {
+		t.Errorf("of a filter: %+v", j)
 	}
 }

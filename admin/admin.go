@@ -55,11 +55,12 @@ type Selection struct {
 // Job is a piece of work over many deliveries.
 type Job struct {
 	ID         string     `json:"id"`
-	Kind       string     `json:"kind"`  // replay, reverify
-	State      string     `json:"state"` // queued, running, done, canceled, failed
-	By         string     `json:"by"`    // name of the token
-	Query      string     `json:"query,omitempty"`
-	Total      int64      `json:"total"` // -1 while it is not known
+	Kind       string     `json:"kind"`               // replay, reverify
+	State      string     `json:"state"`              // queued, running, done, canceled, failed
+	By         string     `json:"by"`                 // name of the token
+	Query      string     `json:"query,omitempty"`    // the filter that chose what is replayed
+	Delivery   string     `json:"delivery,omitempty"` // the delivery, where it is one
+	Total      int64      `json:"total"`              // -1 while it is not known
 	Done       int64      `json:"done"`
 	Rate       float64    `json:"rate,omitempty"` // events per second at most
 	Skipped    int64      `json:"skipped"`

@@ -170,12 +170,16 @@ func (a *Audit) Close() error {
 // auditFilter is what a list looks for; zero values match all.
 type auditFilter struct {
 	action, who, subject string
+	kind                 string // acts, looks or both with ""
 	from, to             time.Time
 	before               uint64 // entries older than this one
 	limit                int
 }
 
 func (f *auditFilter) matches(e *Act) bool {
+	if f.kind != "" && looks[e.Action] != (f.kind == kindLooks) {
+		return false
+	}
 	return (f.before == 0 || e.Seq < f.before) && (f.action == "" || f.action == e.Action) && (f.who == "" || f.who == e.Who) &&
 		(f.subject == "" || f.subject == e.Subject) && (f.from.IsZero() || !e.At.Before(f.from)) && (f.to.IsZero() || e.At.Before(f.to))
 }

@@ -52,6 +52,12 @@ const (
 	actSearchBody  = "body.search"
 )
 
+// The kinds of entries: what was done, and what was only looked at.
+const (
+	kindActs  = "acts"
+	kindLooks = "looks"
+)
+
 // looks are the actions that only look.
 var looks = map[string]bool{actReadBody: true, actReadHeaders: true, actSearchBody: true}
 
@@ -193,6 +199,10 @@ func (s *Server) auditFilter(v url.Values) (f auditFilter, err error) {
 			f.who = value
 		case "subject":
 			f.subject = value
+		case "kind":
+			if f.kind = value; value != "" && value != kindActs && value != kindLooks {
+				return f, fmt.Errorf("kind: %q is neither acts nor looks", short(value))
+			}
 		case "from", "to":
 			times[name] = values
 		case "limit":

@@ -15,7 +15,8 @@ import (
 func TestAuthMatrix(t *testing.T) {
 	may := map[access]string{public: "-voc", readers: "voc", people: "vo", operators: "o", pages: "vo"}
 	// Where the handler itself refuses a role that may ask.
-	also := map[string]string{"GET /api/v1/deliveries/{id}/body": "v"} // no definition reads the fake's body, so none is masked
+	also := map[string]string{"GET /api/v1/deliveries/{id}/body": "v", // no definition reads the fake's body, so none is masked
+		"GET /audit": "v"}
 	tokens := map[string]string{"-": "", "v": viewerToken, "o": operatorToken, "c": consumerToken}
 	for _, rt := range newWorld(t, nil).server.routes {
 		if rt.stream {

@@ -42,7 +42,9 @@ type fakeArchive struct {
 	getErr     error
 	tail       chan archive.TailRow
 	canceled   chan struct{}
-	pages      int // Query's answers that are left, the last without a next; 0: every one has a next
+	pages      int  // Query's answers that are left, the last without a next; 0: every one has a next
+	whole      bool // none of them has a next
+	held       []archive.Row
 	counted    map[string]archive.CountRow
 	failAt     int // which of them fails, counted from the end
 }
@@ -74,9 +76,17 @@ func (a *fakeArchive) Query(ctx context.Context, f archive.Filter) (archive.Page
 			p.Next = ""
 		}
 	}
+	if a.whole {
+		p.Next = ""
+	}
+	if f.Outcome == archive.Held.String() {
+		return archive.Page{Rows: a.held}, ctx.Err()
+	}
 	for _, id := range a.order {
-		if f.Source == "" || a.rows[id].Source == f.Source {
-			p.Rows = append(p.Rows, a.rows[id])
+		r := a.rows[id]
+		fits := func(want, have string) bool { return want == "" || want == have }
+		if fits(f.Source, r.Source) && fits(f.OrderID, r.OrderID) && fits(f.PaymentID, r.PaymentID) {
+			p.Rows = append(p.Rows, r)
 		}
 	}
 	return p, ctx.Err()
@@ -135,6 +145,7 @@ type fakeWork struct {
 	ids    []string
 	rate   float64
 	paused bool
+	jobs   []Job // beside the one that there always is
 	err    error
 }
 
@@ -163,7 +174,9 @@ func (f *fakeWork) Replay(_ context.Context, s Selection, by string) (Job, error
 	return f.job("queued"), f.note("replay %v by %s", s.IDs, by)
 }
 
-func (f *fakeWork) Jobs(context.Context) ([]Job, error) { return []Job{f.job("done")}, f.err }
+func (f *fakeWork) Jobs(context.Context) ([]Job, error) {
+	return append([]Job{f.job("done")}, f.jobs...), f.err
+}
 
 func (f *fakeWork) Job(_ context.Context, id string) (Job, error) {
 	if id != "job-1" {

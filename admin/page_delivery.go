@@ -36,6 +36,7 @@ type deliveryPage struct {
 	Twins       []rowView
 	Related     []rowView
 	RelatedMore bool
+	RelatedAll  string // address of all of the order or payment
 	CanReplay   bool
 	DeadLetter  bool // a replay drives it again
 	CanRelease  bool // its source is paused, and it alone may be let through
@@ -165,63 +166,88 @@ func (s *Server) waits(ctx context.Context, d *detail) string {
 const (
 	maxRelated = 30
 	maxTwins   = 100
+	// maxTies bounds the ids by which a payment's history is gathered: a payment has a few.
+	maxTies = 6
 )
 
 // showOthers finds the twins of a delivery and what else is known of its order and payment,
 // of whatever provider. What cannot be searched is left out.
 func (s *Server) showOthers(ctx context.Context, page *deliveryPage) {
 	d := page.D
-	find := func(f archive.Filter) []archive.Row {
-		p, err := s.o.Archive.Query(ctx, f)
-		if err != nil {
-			return nil
+	var related, same []archive.Row
+	var twin archive.Row
+	_ = s.lane.look(ctx, func(a Archive) { // the page is worth having without
+		related, page.RelatedMore = kin(ctx, a, d)
+		if d.EventID != "" {
+			if p, err := a.Query(ctx, archive.Filter{EventID: d.EventID, Source: d.Source, Limit: maxTwins}); err == nil {
+				same = p.Rows
+			}
 		}
-		page.RelatedMore = page.RelatedMore || p.Next != ""
-		return p.Rows
+		if d.DuplicateOf != "" {
+			twin, _ = a.Row(d.DuplicateOf)
+		}
+	})
+	page.RelatedAll = "/?" + url.Values{"order_id": {d.OrderID}}.Encode()
+	if d.OrderID == "" {
+		page.RelatedAll = "/?" + url.Values{"payment_id": {d.PaymentID}}.Encode()
 	}
-	var related []archive.Row
-	if d.OrderID != "" {
-		related = append(related, find(archive.Filter{OrderID: d.OrderID, Limit: maxRelated})...)
-	}
-	if d.PaymentID != "" {
-		related = append(related, find(archive.Filter{PaymentID: d.PaymentID, Limit: maxRelated})...)
-	}
-	more := page.RelatedMore
-	var same []archive.Row
-	if d.EventID != "" {
-		same = find(archive.Filter{EventID: d.EventID, Source: d.Source, Limit: maxTwins})
-	}
-	page.RelatedMore = more
 	root := d.DuplicateOf
 	if root == "" {
 		root = d.ID
 	}
 	seen := map[string]bool{d.ID: true}
-	for _, r := range slices.Concat(same, related) {
-		if !seen[r.ID] && (r.ID == d.DuplicateOf || r.DuplicateOf == root) {
+	for _, r := range append(slices.Concat(same, related), twin) {
+		if r.ID != "" && !seen[r.ID] && (r.ID == d.DuplicateOf || r.DuplicateOf == root) {
 			seen[r.ID] = true
 			page.Twins = append(page.Twins, viewRow(&r))
 		}
 	}
-	if d.DuplicateOf != "" && !seen[d.DuplicateOf] {
-		if r, err := s.o.Archive.Row(d.DuplicateOf); err == nil {
-			seen[r.ID] = true
-			page.Twins = append(page.Twins, viewRow(&r))
-		}
-	}
-	seen = map[string]bool{}
 	for i := range related {
-		if r := &related[i]; !seen[r.ID] {
-			seen[r.ID] = true
-			page.Related = append(page.Related, viewRow(r))
-		}
+		page.Related = append(page.Related, viewRow(&related[i]))
 	}
 	oldest := func(a, b rowView) int { return a.ReceivedAt.Compare(b.ReceivedAt) }
-	slices.SortFunc(page.Related, oldest)
-	slices.SortFunc(page.Twins, oldest)
+	slices.SortStableFunc(page.Related, oldest)
+	slices.SortStableFunc(page.Twins, oldest)
 	if len(page.Related) < 2 { // the delivery itself
 		page.Related = nil
 	}
+}
+
+// tie is an id that deliveries have in common.
+type tie struct{ order, payment string }
+
+// kin gathers what is known of a delivery's order and payment. A refund often names the
+// payment alone, and only the payment its order: so the ids of what was found are asked for
+// as well. Those of refused deliveries are not: anybody can write them.
+func kin(ctx context.Context, a Archive, d *detail) (rows []archive.Row, more bool) {
+	var ties []tie
+	add := func(r *archive.Row) {
+		for _, t := range [...]tie{{order: r.OrderID}, {payment: r.PaymentID}} {
+			if t != (tie{}) && len(ties) < maxTies && !slices.Contains(ties, t) {
+				ties = append(ties, t)
+			}
+		}
+	}
+	add(&d.Row)
+	seen := map[string]bool{}
+	for i := 0; i < len(ties); i++ {
+		p, err := a.Query(ctx, archive.Filter{OrderID: ties[i].order, PaymentID: ties[i].payment, Limit: maxRelated})
+		if err != nil {
+			continue
+		}
+		more = more || p.Next != ""
+		for j := range p.Rows {
+			r := &p.Rows[j]
+			if r.Verdict == archive.Accepted.String() {
+				add(r)
+			}
+			if !seen[r.ID] {
+				seen[r.ID] = true
+				rows = append(rows, *r)
+			}
+		}
+	}
+	return rows, more
 }
 
 // readable gives a body as text: JSON indented, other text as it is, bytes not at all.
@@ -247,16 +273,16 @@ func readable(body []byte) (text, note string) {
 
 // reasonWords say what a refusal means and what to do about it.
 var reasonWords = map[string]string{
-	"signature_missing":           "No signature came with it. Either it is not from the provider, or signing is switched off there.",
-	"signature_malformed":         "The signature cannot be read. A proxy may have changed the header.",
+	"signature_missing":           "No signature came with it. Either it is not from the provider, or signing is switched off there: set a secret at the provider, and look whether a proxy drops the header.",
+	"signature_malformed":         "The signature cannot be read. A proxy may have changed the header, or another scheme is set at the provider: compare it with the source's setup help.",
 	"signature_mismatch":          "The signature does not fit the bytes. Compare the secret here with the provider's; a proxy that rewrites bodies has the same effect.",
-	"timestamp_missing":           "The scheme signs a time, and none came.",
-	"timestamp_outside_tolerance": "It was signed too long ago or in the future: a replayed request, or a clock that is wrong.",
-	"duplicate_header":            "A header that must come once came more often.",
-	"ip_not_allowed":              "Its address is not on the source's list.",
-	"merchant_mismatch":           "It is signed for another merchant than this source is configured for.",
-	"key_unavailable":             "The key to verify it with could not be had at that moment; the provider was asked to come again.",
-	"policy":                      "The source's own rules refuse it.",
+	"timestamp_missing":           "The scheme signs a time, and none came. A proxy may drop its header; what the provider itself sends has one.",
+	"timestamp_outside_tolerance": "It was signed too long ago or in the future: a replayed request, or a clock that is wrong. Check the clock of this machine, and let the provider send it again; where its deliveries come late by nature, widen the source's tolerance and re-verify.",
+	"duplicate_header":            "A header that must come once came more often, so that nobody can say which one counts. Look for a proxy that adds it a second time.",
+	"ip_not_allowed":              "Its address is not on the source's list. If it is the provider's, add it to the source's allow_ips and re-verify; if it is your proxy's, name the proxy in ingest.trusted_proxies.",
+	"merchant_mismatch":           "It is signed for another merchant than this source is configured for. Compare the merchant's id here with the one at the provider; where it is right, that merchant wants a source of its own.",
+	"key_unavailable":             "The key to verify it with could not be had at that moment; the provider was asked to come again. If it did not, see whether the address of its keys can be reached from here, and re-verify.",
+	"policy":                      "The source's rules refuse it: it signs the address and public_url is not set, a signed value can be read in two ways, or a handshake asks for what this source does not answer. Set public_url as it stands at the provider, and re-verify.",
 }
 
 func (s *Server) pageReplay(w http.ResponseWriter, r *http.Request, who secretToken) *problem {

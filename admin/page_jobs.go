@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"penstock/archive"
@@ -23,6 +24,24 @@ type jobsPage struct {
 type jobView struct {
 	Job
 	Running bool
+	Params  []string // of its filter, for people
+	Href    string   // the view with that filter
+}
+
+// paramsOf writes a filter as people read it.
+func paramsOf(query string) (out []string) {
+	v, err := url.ParseQuery(query)
+	if err != nil {
+		return nil
+	}
+	for _, name := range sortedKeys(v) {
+		value := v.Get(name)
+		if at, err := time.Parse(time.RFC3339, value); err == nil && (name == "from" || name == "to") {
+			value = at.UTC().Format(time.DateTime)
+		}
+		out = append(out, strings.ReplaceAll(name, "_", " ")+" "+value)
+	}
+	return out
 }
 
 func (s *Server) pageJobs(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
@@ -41,6 +60,9 @@ func (s *Server) pageJobs(w http.ResponseWriter, r *http.Request, who secretToke
 	for _, j := range jobs {
 		v := jobView{Job: j, Running: j.FinishedAt == nil && (j.State == "running" || j.State == "queued")}
 		p.Running = p.Running || v.Running
+		if v.Params = paramsOf(j.Query); v.Params != nil {
+			v.Href = "/?" + j.Query
+		}
 		p.Jobs = append(p.Jobs, v)
 	}
 	return s.render(w, http.StatusOK, "replays.html", p)

@@ -41,6 +41,7 @@ type listPage struct {
 	Exact      []exactHit
 	Histogram  *histogram
 	MayReplay  bool
+	MayVerify  bool // re-verify what the view finds: all of it was refused
 }
 
 // rangeLink is one of the ranges of time that are a click away.
@@ -92,7 +93,7 @@ func formFields(v url.Values, who secretToken) (search field, main, more []field
 		{Name: "source", Label: "Source", List: "sources"},
 		{Name: "verdict", Label: "Verdict", Choices: []string{"accepted", "rejected", "challenge"}},
 		{Name: "outcome", Label: "Outcome", Choices: []string{"published", "duplicate", "held", "dead", "filtered", archive.Pending}},
-		{Name: "from", Label: "From", Hint: "-2h or 2026-05-28T20:00:00Z"},
+		{Name: "from", Label: "From", Hint: "-2h, 2026-05-28 20:00"},
 		{Name: "to", Label: "To", Hint: "now"},
 	} {
 		main = append(main, get(f))
@@ -140,7 +141,9 @@ func (s *Server) pageList(w http.ResponseWriter, r *http.Request, who secretToke
 	p.Query = queryOf(v, "cursor", "limit")
 	p.CSV = strings.TrimSuffix("/api/v1/export?format=csv&"+p.Query, "&")
 	p.NDJSON = strings.TrimSuffix("/api/v1/export?format=ndjson&"+p.Query, "&")
-	p.MayReplay = bad == nil && who.role == Operator && s.o.Replayer != nil && p.Filtered && v.Get("text") == ""
+	may := bad == nil && who.role == Operator && p.Filtered && v.Get("text") == ""
+	p.MayVerify = may && s.o.Reverifier != nil && f.Verdict == archive.Rejected.String()
+	p.MayReplay = may && s.o.Replayer != nil && f.Verdict != archive.Rejected.String()
 	if bad == nil && p.Newest == "" && v.Get("text") == "" && v.Get("to") == "" {
 		p.Live = strings.TrimSuffix("/api/v1/stream?brief=true&"+p.Query, "&")
 	}

@@ -53,6 +53,7 @@ func (s *Server) pageOverview(w http.ResponseWriter, r *http.Request, who secret
 			p.Hour = c.Total
 			p.Alerts = append(p.Alerts, refusing(c.Sources)...)
 		}
+		p.Alerts = append(p.Alerts, died(r.Context(), a, now)...)
 		if page, err := a.Query(r.Context(), archive.Filter{Verdict: archive.Rejected.String(), From: now.Add(-countRange), Limit: topRows}); err == nil {
 			p.Refused = viewRows(page.Rows)
 		}
@@ -97,6 +98,33 @@ func refusing(counts map[string]archive.CountRow) (out []alert) {
 		}
 	}
 	return out
+}
+
+// manyDead is up to where dead letters are counted one by one: of more than a few it does not
+// matter how many, and each is a row to be read.
+const manyDead = 20
+
+// died tells of what was answered 2xx within a day and could not be published: nobody else
+// looks at it, and it does not mend itself.
+func died(ctx context.Context, a Archive, now time.Time) []alert {
+	page, err := a.Query(ctx, archive.Filter{Outcome: archive.Dead.String(), From: now.Add(-countRange), Limit: manyDead})
+	n := 0
+	for i := range page.Rows { // one that was driven again since then has its event out
+		if page.Rows[i].Outcome == archive.Dead.String() {
+			n++
+		}
+	}
+	if err != nil || n == 0 {
+		return nil
+	}
+	text := count(int64(n))
+	if page.Next != "" {
+		text = "More than " + text
+	}
+	if text += " deliveries of the last day are dead letters: accepted and not publishable."; n == 1 && page.Next == "" {
+		text = "1 delivery of the last day is a dead letter: accepted and not publishable."
+	}
+	return []alert{{"bad", text, "/refused#dead"}}
 }
 
 // paused tells of sources that publish nothing because somebody said so.

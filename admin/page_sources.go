@@ -30,6 +30,7 @@ type sourceView struct {
 	All     int64
 	PerHour float64
 	Pending int
+	Held    int           // by a pause
 	AckP99  time.Duration // first byte to answer, since the start; 0: none was answered
 	LagP99  time.Duration // receipt to the sink, of the last published ones
 	LagOf   int
@@ -95,14 +96,9 @@ func (s *Server) measure(ctx context.Context, list []SourceInfo) map[string]sour
 		if err != nil {
 			counts.Sources = nil // not known: shown as none
 		}
-		pending := map[string]int{}
-		if page, err := a.Query(ctx, archive.Filter{Outcome: archive.Pending, Limit: pendingRows}); err == nil {
-			for i := range page.Rows {
-				pending[page.Rows[i].Source]++
-			}
-		}
+		pending := waitingBySource(ctx, a)
 		for i := range list {
-			v := sourceView{SourceInfo: list[i], Day: counts.Sources[list[i].Name], Pending: pending[list[i].Name], AckP99: acks[list[i].Name]}
+			v := sourceView{SourceInfo: list[i], Day: counts.Sources[list[i].Name], Pending: pending[list[i].Name], Held: heldOf(ctx, a, &list[i]), AckP99: acks[list[i].Name]}
 			v.All = v.Day.Accepted + v.Day.Rejected + v.Day.Challenge
 			v.PerHour = float64(v.All) / countRange.Hours()
 			lastOf(ctx, a, &v, m.rows[v.Name])
@@ -113,6 +109,30 @@ func (s *Server) measure(ctx context.Context, list []SourceInfo) map[string]sour
 		m.rows, m.at = rows, time.Now()
 	}
 	return rows
+}
+
+// waitingBySource counts what has no outcome yet, up to pendingRows in all.
+func waitingBySource(ctx context.Context, a Archive) map[string]int {
+	n := map[string]int{}
+	if page, err := a.Query(ctx, archive.Filter{Outcome: archive.Pending, Limit: pendingRows}); err == nil { // the page is worth having without
+		for i := range page.Rows {
+			n[page.Rows[i].Source]++
+		}
+	}
+	return n
+}
+
+// heldOf counts what a paused source holds, up to pendingRows. Others hold what their topic or
+// definition lacks, which the overview tells.
+func heldOf(ctx context.Context, a Archive, i *SourceInfo) int {
+	if !i.Paused {
+		return 0
+	}
+	page, err := a.Query(ctx, archive.Filter{Source: i.Name, Outcome: archive.Held.String(), Limit: pendingRows, Budget: listBudget})
+	if err != nil {
+		return 0 // the page is worth having without
+	}
+	return len(page.Rows)
 }
 
 func (s *Server) viewSources(ctx context.Context, list []SourceInfo) []sourceView {

@@ -97,6 +97,7 @@ func (s *Server) table() []route {
 		{method: "GET", path: "/replays", who: pages, serve: s.pageJobs},
 		{method: "POST", path: "/replays", who: pages, serve: s.pageReplayAll, change: true},
 		{method: "POST", path: "/replays/{id}/cancel", who: pages, serve: s.pageCancel, change: true},
+		{method: "GET", path: "/audit", who: pages, serve: s.pageAudit},
 		{method: "GET", path: "/login", who: public, serve: s.pageLogin},
 		{method: "POST", path: "/login", who: public, serve: s.doLogin},
 		{method: "GET", path: "/login/oidc", who: public, serve: s.oidcStart},

@@ -17,6 +17,7 @@ type step struct {
 	Partition *int32    `json:"partition,omitempty"`
 	Offset    *int64    `json:"offset,omitempty"`
 	Bad       bool      `json:"-"`
+	Beside    string    `json:"-"` // when it was, where no time is kept of it
 	After     string    `json:"-"` // since the receipt
 }
 
@@ -34,8 +35,8 @@ func (d *detail) timeline(way archive.Steps) []step {
 	switch d.Verdict {
 	case archive.Rejected.String():
 		// Nobody waits for these: neither has a time that matters.
-		steps = append(steps, step{Name: "refused", Bad: true, Text: d.Reason},
-			step{Name: "kept", Text: "in the quarantine, as evidence; not published"})
+		steps = append(steps, step{Name: "refused", Bad: true, Text: d.Reason, Beside: "before its answer"},
+			step{Name: "kept", Text: "in the quarantine, as evidence; not published", Beside: "beside its answer"})
 	case archive.Challenge.String():
 		within("verified", way.Verified, "a handshake or a ping of the provider")
 		within("archived", way.Archived, archived)

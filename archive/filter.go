@@ -132,10 +132,10 @@ func (f *Filter) set(name, value string, now time.Time) (err error) {
 		live := value == "true"
 		f.Livemode = &live
 	case "from":
-		f.From, err = parseTime(value, now)
+		f.From, err = parseTime(value, now, false)
 		f.fromText = value
 	case "to":
-		f.To, err = parseTime(value, now)
+		f.To, err = parseTime(value, now, true)
 		f.toText = value
 	case "limit":
 		f.Limit, err = strconv.Atoi(value)
@@ -158,31 +158,6 @@ func oneOf(p *string, value string, words ...string) error {
 		}
 	}
 	return fmt.Errorf("%q is none of %s", value, strings.Join(words, ", "))
-}
-
-// parseTime reads RFC 3339, or an age: -2h, -90s, -7d.
-func parseTime(s string, now time.Time) (time.Time, error) {
-	if strings.HasPrefix(s, "-") {
-		age := s[1:]
-		if days, ok := strings.CutSuffix(age, "d"); ok {
-			n, err := strconv.ParseUint(days, 10, 16)
-			if err != nil {
-				return time.Time{}, fmt.Errorf("%q is not an age like -2h or -7d", s)
-			}
-			return now.Add(-time.Duration(n) * 24 * time.Hour), nil
-		}
-		d, err := time.ParseDuration(age)
-		if err != nil || d < 0 {
-			return time.Time{}, fmt.Errorf("%q is not an age like -2h or -7d", s)
-		}
-		return now.Add(-d), nil
-	}
-	// A "+" of the zone that was not escaped arrives as a blank.
-	t, err := time.Parse(time.RFC3339Nano, strings.Replace(s, " ", "+", 1))
-	if err != nil {
-		return time.Time{}, fmt.Errorf("%q is neither RFC 3339 nor an age like -2h", s)
-	}
-	return t, nil
 }
 
 // hash stands in a cursor, so that it is not continued with another filter.

@@ -20,8 +20,9 @@ before the end of it was known.`,
 			query := url.Values{}
 			for _, f := range []struct{ name, about string }{
 				{"action", "`ACTION`: replay, reverify, source.pause, tenant.put, reload, login, body.read, headers.read, body.search ..."},
+				{"kind", "`KIND`: acts (what was done) or looks (what was only looked at)"},
 				{"who", "`NAME` of the token or person"}, {"subject", "`ID` of a delivery or job, or name of a source"},
-				{"from", "at or after `TIME`: RFC 3339, or -2h"}, {"to", "before `TIME`"},
+				{"from", "at or after `TIME`: RFC 3339, 2026-05-28 20:00 (UTC), or -2h"}, {"to", "before `TIME`"},
 			} {
 				fs.Func(f.name, f.about, func(v string) error { query.Set(f.name, v); return nil })
 			}

@@ -27,7 +27,7 @@ var filterNames = []struct{ name, about string }{
 	{"event-id", "the provider's event `ID`"}, {"order-id", "order `ID`"}, {"payment-id", "payment `ID`"},
 	{"tenant", "merchant `NAME` behind the source"}, {"request-id", "`ID` of the provider's request"},
 	{"idempotency-key", "idempotency `KEY`"}, {"livemode", "`true` or false"}, {"status", "the provider's own `STATUS`"},
-	{"from", "received at or after `TIME`: RFC 3339, or -2h"}, {"to", "received before `TIME`"}, {"q", "`TEXT` in ids and paths"},
+	{"from", "received at or after `TIME`: RFC 3339, 2026-05-28 20:00 (UTC), or -2h"}, {"to", "received before `TIME`"}, {"q", "`TEXT` in ids and paths"},
 }
 
 // filters declares the filter flags and gives a function that collects them.

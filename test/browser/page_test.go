@@ -57,7 +57,7 @@ func TestFindOpenReplay(t *testing.T) {
 	b.clickText("Replay now")
 	b.until("it asks first, and then it is replayed", "location.search.includes('job=') && [...document.querySelectorAll('.timeline strong')].some((e) => e.innerText === 'replayed')")
 	b.open("/replays")
-	b.until("the job is done", "[...document.querySelectorAll('#jobs tbody tr')].some((r) => r.innerText.includes('done') && r.innerText.includes('olena'))")
+	b.until("the job is done", "[...document.querySelectorAll('#jobs tbody tr')].some((r) => r.innerText.includes('done') && r.innerText.includes('olena') && r.querySelector("+quote(`a[href="/deliveries/`+id+`"]`)+"))")
 }
 
 // TestLiveRows: rows come by themselves, and wait while the view is paused.
@@ -84,7 +84,8 @@ func TestLiveRows(t *testing.T) {
 // TestRefused: why, in words; a re-verify that says so; a release by the operator's word.
 func TestRefused(t *testing.T) {
 	b := newTab(t)
-	id := b.g.pay(t, "not_the_key_of_the_shop", payment{"order_id": order(t)})
+	number := order(t)
+	id := b.g.pay(t, "not_the_key_of_the_shop", payment{"order_id": number})
 	b.login(operatorToken, "/deliveries/"+id)
 	b.untilText("Why it was refused: signature_mismatch")
 	b.untilText("The signature does not fit the bytes")
@@ -98,6 +99,10 @@ func TestRefused(t *testing.T) {
 	b.clickText("Re-verify all …")
 	b.clickText("Re-verify them now")
 	b.untilText("looked at:")
+	b.open("/?verdict=rejected&order_id=" + number)
+	b.clickText("Re-verify this view …")
+	b.clickText("Re-verify them all now")
+	b.untilText("1 looked at: 0 released, 1 left as they were, 0 failed.")
 	b.open("/deliveries/" + id)
 	b.clickText("Release without proof …")
 	b.clickText("Release it on my word")
@@ -131,7 +136,7 @@ func TestStoredXSS(t *testing.T) {
 		ids = append(ids, b.g.post(t, "/in/github?q="+escape.Replace(a)+"&r="+strings.ReplaceAll(a, " ", "%20"), a, "X-GitHub-Event", a, "X-GitHub-Delivery", a, "X-Hub-Signature-256", a, "Content-Type", a))
 		b.g.post(t, "/in/"+strings.ReplaceAll(a, " ", "%20"), a, "User-Agent", a)
 	}
-	paths := []string{"/", "/?verdict=rejected", "/overview", "/refused", "/sources", "/sources/liqpay", "/replays"}
+	paths := []string{"/", "/?verdict=rejected", "/overview", "/refused", "/sources", "/sources/liqpay", "/replays", "/audit"}
 	for _, id := range ids {
 		if id != "" { // the edge refuses some of them before they are deliveries
 			paths = append(paths, "/deliveries/"+id)
@@ -141,7 +146,7 @@ func TestStoredXSS(t *testing.T) {
 		t.Fatalf("only %d pages to look at: the attacks did not become deliveries", len(paths))
 	}
 	for _, a := range attacks {
-		paths = append(paths, "/?order_id="+escape.Replace(a)+"&q="+escape.Replace(a), "/?source="+escape.Replace(a), "/deliveries/"+ids[0]+"?job="+escape.Replace(a))
+		paths = append(paths, "/audit?subject="+escape.Replace(a)+"&who="+escape.Replace(a), "/?order_id="+escape.Replace(a)+"&q="+escape.Replace(a), "/?source="+escape.Replace(a), "/deliveries/"+ids[0]+"?job="+escape.Replace(a))
 	}
 	// Everything there is on a page is touched: what waits for a mouse or a focus runs too.
 	const touch = `(() => { for (const e of document.querySelectorAll('main *')) { if (e.tagName === 'DETAILS') e.open = true;
@@ -217,6 +222,9 @@ func TestRoles(t *testing.T) {
 	if text := body(); !strings.HasPrefix(text, "200 {") || strings.Contains(text, card) || !strings.Contains(text, "424242******4242") {
 		t.Errorf("a viewer is answered %s", text)
 	}
+	if page := fetched("/audit"); !strings.HasPrefix(page, "403 ") {
+		t.Errorf("a viewer is shown the audit log: %.200s", page)
+	}
 	b.clickText("Log out")
 	b.until("logged out", "location.pathname === '/login'")
 	b.login(operatorToken, "/deliveries/"+id)
@@ -225,6 +233,8 @@ func TestRoles(t *testing.T) {
 	if text := body(); !strings.HasPrefix(text, "200 data=") {
 		t.Errorf("an operator is answered %s", text)
 	}
+	b.clickText("who acted on it or looked at it")
+	b.until("the look is on the page of the audit log", "location.pathname === '/audit' && [...document.querySelectorAll('tbody tr')].some((r) => r.innerText.includes('body.read') && r.innerText.includes('olena'))")
 	audit := fetched("/api/v1/audit?action=body.read&limit=500")
 	if !strings.HasPrefix(audit, "200 ") || !strings.Contains(audit, id) || !strings.Contains(audit, `"olena"`) {
 		t.Errorf("the look is not in the audit log: %s", audit)

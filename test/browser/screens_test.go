@@ -19,11 +19,13 @@ func TestScreens(t *testing.T) {
 	g.send(t, "stripe", "--source", "monobank", "--count", "6", "--duplicates", "2")
 	g.send(t, "github", "--count", "4")
 	g.send(t, "github", "--count", "3", "--tamper")
+	g.send(t, "stripe", "--source", "shop-eu", "--count", "2", "--stale") // the longest reason there is
 	published := g.pay(t, liqpayKey, payment{"order_id": "invoice-2026-0777", "description": "Кава та круасан", "sender_card_mask2": "414949*54"})
 	g.pay(t, liqpayKey, payment{"order_id": "invoice-2026-0777", "status": "reversed", "action": "refund"})
 	refused := g.pay(t, "an old key, rotated", payment{"order_id": "invoice-2026-0778"})
 	g.post(t, "/in/liqpya", "x=1", "User-Agent", "LiqPay/1.0")
 	g.post(t, "/.env", "", "User-Agent", "scanner")
+	g.post(t, "/in/a-path-as-long-as-somebody-who-guesses-or-mistypes-might-send-one", "", "User-Agent", strings.Repeat("agent/1.0 ", 20))
 
 	b.open("/login?next=/")
 	b.look("light", 1360)
@@ -31,6 +33,7 @@ func TestScreens(t *testing.T) {
 	b.shoot("login-light", true)
 	b.look("dark", 1360)
 	b.readable("login dark")
+	b.shoot("login-dark", true)
 	b.login(operatorToken, "/")
 	b.open("/deliveries/" + published)
 	b.until("it is published", "document.querySelector('#head .tag').innerText === 'published'")
@@ -38,7 +41,7 @@ func TestScreens(t *testing.T) {
 	b.clickText("Replay now")
 	b.until("it is replayed", "document.querySelector('#timeline').innerText.includes('replayed')")
 	for _, page := range [][2]string{{"overview", "/overview"}, {"deliveries", "/"}, {"delivery", "/deliveries/" + published}, {"refused-one", "/deliveries/" + refused},
-		{"refused", "/refused"}, {"replays", "/replays"}, {"sources", "/sources"}, {"source", "/sources/liqpay"}, {"nothing", "/?order_id=not-there"}} {
+		{"refused", "/refused"}, {"replays", "/replays"}, {"sources", "/sources"}, {"source", "/sources/liqpay"}, {"nothing", "/?order_id=not-there"}, {"audit", "/audit"}} {
 		for _, look := range []struct {
 			name, scheme string
 			width        int64
@@ -52,6 +55,9 @@ func TestScreens(t *testing.T) {
 			}
 			if wide != "" {
 				t.Errorf("%s is wider than the %s screen:\n%s", page[0], look.name, wide)
+			}
+			if narrow, err := eval[string](b, `[...document.querySelectorAll('main time, main .tag')].filter((e) => e.getClientRects().length > 2).map((e) => e.parentElement.outerHTML.slice(0, 160)).join('\n')`); err != nil || narrow != "" {
+				t.Errorf("%s squeezes on the %s screen: %v\n%s", page[0], look.name, err, narrow)
 			}
 			b.readable(page[0] + " " + look.name)
 			b.shoot(page[0]+"-"+look.name, true)
