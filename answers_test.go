@@ -20,7 +20,7 @@ func TestRealAnswersAreDescribed(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := newRig(t, stripe)
-	for path, fields := range map[string]int{"/api/v1/stats": 15, "/api/v1/sources": 6, "/api/v1/sources?measured=true": 10, "/api/v1/counts": 6, "/api/v1/sources/shop/setup": 5} {
+	for path, fields := range map[string]int{"/api/v1/stats": 15, "/api/v1/overview": 25, "/api/v1/sources": 6, "/api/v1/sources?measured=true": 10, "/api/v1/counts": 6, "/api/v1/sources/shop/setup": 5} {
 		rec := httptest.NewRecorder()
 		r.p.admin.Handler().ServeHTTP(rec, httptest.NewRequest("GET", "http://localhost"+path, nil))
 		var answer any

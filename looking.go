@@ -52,7 +52,7 @@ func (p *program) state(context.Context) admin.State {
 		s.SampledAway = append(s.SampledAway, admin.SampledAway{Source: one.Source, Reason: one.Reason, Count: one.Count})
 	}
 	for _, u := range p.unknownPaths() {
-		s.Unknown = append(s.Unknown, admin.UnknownPath{Path: u.Path, Method: u.Method, Address: u.Address.String(), UserAgent: u.UserAgent, Count: u.Count, Last: u.Last})
+		s.Unknown = append(s.Unknown, admin.UnknownPath{Path: u.Path, Method: u.Method, Address: u.Address.String(), UserAgent: u.UserAgent, Count: u.Count, First: u.First, Last: u.Last})
 	}
 	if p.pump != nil {
 		p.publishing(&s)

@@ -69,6 +69,13 @@ func TestCardNumberInAnID(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = resp.Body.Close()
+	if resp, err = http.Get(e.url + "/in/shpo"); err != nil { //nolint:noctx // as above
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if text := get("/api/v1/stats"); !strings.Contains(text, `"meant_path":"/in/shop","meant_source":"shop"`) {
+		t.Errorf("what was meant by /in/shpo is not said: %s", text)
+	}
 	for _, path := range []string{"/sources", "/overview", "/api/v1/stats"} {
 		if text := get(path); strings.Contains(text, card) || !strings.Contains(text, masked) {
 			t.Errorf("%s shows the card in an unknown path, or not the path:\n%s", path, text)

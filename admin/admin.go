@@ -160,11 +160,11 @@ type Options struct {
 	Eraser     Eraser
 	Reader     Reader
 	Helper     Helper
-	State      func(ctx context.Context) State             // for the page; nil = nothing is known
+	State      func(ctx context.Context) State             // for the overview; nil = nothing is known
 	MaskCards  func(text string) string                    // for viewers, in what no definition reads; nil = it is shown as it came
 	Decimals   func(currency string) (places int, ok bool) // of minor units; nil = amounts are shown as they are
 	Health     func() Health                               // nil = always ready
-	Stats      func(ctx context.Context) any               // rendered as JSON; nil = {}
+	Stats      func(ctx context.Context) map[string]any    // rendered as JSON; nil = {}
 	Reload     func(ctx context.Context) error             // re-reads the config; nil = 501
 	Audit      *Audit                                      // keeps who did what; nil = the process log alone
 	Logger     *zap.Logger

@@ -345,7 +345,7 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 }
 
 func TestPanicIsAnAnswer(t *testing.T) {
-	w := newWorld(t, func(o *Options) { o.Stats = func(context.Context) any { panic("oops") } })
+	w := newWorld(t, func(o *Options) { o.Stats = func(context.Context) map[string]any { panic("oops") } })
 	w.want(w.call("GET", "/api/v1/stats", operatorToken, ""), 500, `"internal"`)
 	w.want(w.call("GET", "/healthz", "", ""), 200)
 	if len(w.server.slots) != 0 {

@@ -285,9 +285,12 @@ func bodyHeaders(h http.Header, id string, body []byte) {
 }
 
 func (s *Server) stats(w http.ResponseWriter, r *http.Request, _ secretToken) *problem {
-	var v any = map[string]any{}
+	v := map[string]any{}
 	if s.o.Stats != nil {
 		v = s.o.Stats(r.Context())
+	}
+	if s.o.State != nil {
+		v["ingest"] = map[string]any{"unknown_paths": s.unknown(r.Context(), s.o.State(r.Context()).Unknown)}
 	}
 	writeJSON(w, http.StatusOK, v)
 	return nil

@@ -277,7 +277,7 @@ func newWorld(t testing.TB, change func(o *Options)) *world {
 	add(rejectedID, "stripe", "rejected", "signature_mismatch", "")
 	add(publishedID, "stripe", "accepted", "", "published", published)
 	o := Options{Listen: "127.0.0.1:0", Archive: w.archive, Replayer: w.work, Reverifier: w.work, Explainer: w.work, Sources: w.work,
-		Health: func() Health { return w.health }, Stats: func(context.Context) any { return map[string]any{"archive": map[string]any{"index_lag": 5}} },
+		Health: func() Health { return w.health }, Stats: func(context.Context) map[string]any { return map[string]any{"archive": map[string]any{"index_lag": 5}} },
 		Reload: func(context.Context) error { return w.work.note("reload") }, Logger: zap.New(core), Gatherer: w.reg, Registerer: w.reg,
 		Tokens: []Token{{Name: "ops", Role: Operator, Token: operatorToken}, {Name: "eyes", Role: Viewer, Token: viewerToken},
 			{Name: "app", Role: Consumer, Token: consumerToken, Sources: []string{"stripe"}}}}

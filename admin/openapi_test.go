@@ -321,6 +321,8 @@ func TestSchemasAreTheStructs(t *testing.T) {
 		"Outcome": history{}, "Step": step{}, "Problem": problem{}, "Job": Job{}, "Verification": Verification{}, "Explained": Explained{}, "Setup": Setup{}, "Sent": Sent{},
 		"Tenant": Tenant{}, "Captured": Captured{}, "Audit/properties/entries/items": Act{}, "Events": eventsDoc{}, "Events/properties/events/items": eventDoc{},
 		"Sources/properties/sources/items": measuredSource{}, "Sources/properties/sources/items/properties/secrets/items": Secret{}, "Selection": selectionBody{},
+		"Overview": overviewDoc{}, "Overview/properties/attention/items": alert{}, "Overview/properties/busiest/items": busySource{}, "State": State{},
+		"Stats/properties/ingest/properties/unknown_paths/items": unknownView{},
 	} {
 		named := sortedKeys(at(append(strings.Split(path, "/"), "properties")...))
 		has := jsonNames(reflect.TypeOf(of))

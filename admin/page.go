@@ -170,9 +170,10 @@ type frame struct {
 
 // alert is something that wants attention, and where to look.
 type alert struct {
-	Level string // bad: deliveries are or will be lost or refused; warn: the rest
-	Text  string
-	Href  string
+	Code  string `json:"code"`     // what it is, for programs
+	Level string `json:"severity"` // bad: deliveries are or will be lost or refused; warn: the rest
+	Text  string `json:"text"`
+	Href  string `json:"link"` // on the page
 }
 
 func (s *Server) frame(r *http.Request, title, tab string, who secretToken) frame {
@@ -199,15 +200,15 @@ var notices = map[string]string{
 
 // alerts says what wants attention first.
 func (s *Server) alerts(ctx context.Context) (out []alert) {
-	add := func(level, text, href string) { out = append(out, alert{level, text, href}) }
+	add := func(code, level, text, href string) { out = append(out, alert{code, level, text, href}) }
 	if s.o.Health != nil {
 		h := s.o.Health()
 		if h.Unready != nil {
-			add("bad", "Deliveries are turned away (503): "+h.Unready.Error(), "/overview")
+			add("not_ready", "bad", "Deliveries are turned away (503): "+h.Unready.Error(), "/overview")
 		}
 		if s.o.State == nil {
 			for _, d := range h.Degraded {
-				add("warn", "Away or degraded: "+d, "/overview")
+				add("degraded", "warn", "Away or degraded: "+d, "/overview")
 			}
 		}
 	}
@@ -216,22 +217,22 @@ func (s *Server) alerts(ctx context.Context) (out []alert) {
 	}
 	st := s.o.State(ctx)
 	if n := len(st.Damage); n > 0 {
-		add("bad", "The archive has "+strconv.Itoa(n)+" damaged places; the rest is served.", "/overview#archive")
+		add("archive_damaged", "bad", "The archive has "+strconv.Itoa(n)+" damaged places; the rest is served.", "/overview#archive")
 	}
 	if st.KafkaAway {
-		add("bad", "Kafka does not answer: deliveries are taken and kept, and published when it is back.", "/overview")
+		add("kafka_away", "bad", "Kafka does not answer: deliveries are taken and kept, and published when it is back.", "/overview")
 	}
 	if st.RedisAway {
-		add("warn", "Redis does not answer: the local index tells repeats, more slowly.", "/overview")
+		add("redis_away", "warn", "Redis does not answer: the local index tells repeats, more slowly.", "/overview")
 	}
 	for _, topic := range sortedKeys(st.Blocked) {
-		add("bad", "Topic or target "+topic+" takes nothing: "+st.Blocked[topic], "/?outcome=held")
+		add("topic_blocked", "bad", "Topic or target "+topic+" takes nothing: "+st.Blocked[topic], "/?outcome=held")
 	}
 	if st.OldestFor > lateAfter {
-		add("warn", strconv.Itoa(st.Unpublished)+" accepted deliveries wait to be published, the oldest since "+took(st.OldestFor)+".", "/?outcome=pending")
+		add("publishing_late", "warn", strconv.Itoa(st.Unpublished)+" accepted deliveries wait to be published, the oldest since "+took(st.OldestFor)+".", "/?outcome=pending")
 	}
 	if st.ConfigError != "" {
-		add("warn", "The changed configuration is not in force: "+st.ConfigError, "/overview")
+		add("config_not_in_force", "warn", "The changed configuration is not in force: "+st.ConfigError, "/overview")
 	}
 	return out
 }

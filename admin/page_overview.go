@@ -15,6 +15,7 @@ type overviewPage struct {
 	frame
 	Histogram *histogram
 	Hour, Day archive.CountRow
+	Counted   bool // Hour is
 	State     State
 	Known     bool // State is
 	Degraded  []string
@@ -43,25 +44,38 @@ const (
 func (s *Server) pageOverview(w http.ResponseWriter, r *http.Request, who secretToken) *problem {
 	p := overviewPage{frame: s.frame(r, "Overview", "overview", who)}
 	p.Refresh = true
+	if err := s.lookOver(r.Context(), &p); err != nil {
+		return s.pageProblem(w, r, who, s.failure(err))
+	}
+	p.Unknown = s.unknown(r.Context(), p.State.Unknown)
+	if len(p.Unknown) > topRows {
+		p.Older, p.Unknown = len(p.Unknown)-topRows, p.Unknown[:topRows]
+	}
+	return s.render(w, http.StatusOK, "overview.html", p)
+}
+
+// lookOver fills in what the page and the API say alike; alerts that need no look into the
+// archive are there already.
+func (s *Server) lookOver(ctx context.Context, p *overviewPage) error {
 	now := s.o.Now()
 	v := url.Values{"from": {"-24h"}}
-	err := s.lane.look(r.Context(), func(a Archive) {
-		if p.Histogram = s.histogram(r.Context(), a, v, archive.Filter{From: now.Add(-countRange)}); p.Histogram != nil {
+	err := s.lane.look(ctx, func(a Archive) {
+		if p.Histogram = s.histogram(ctx, a, v, archive.Filter{From: now.Add(-countRange)}); p.Histogram != nil {
 			p.Day, p.Sources = p.Histogram.Total, busiest(p.Histogram.sources)
 		}
-		if c, err := a.Counts(r.Context(), now.Add(-time.Hour), now, time.Minute, ""); err == nil {
-			p.Hour = c.Total
+		if c, err := a.Counts(ctx, now.Add(-time.Hour), now, time.Minute, ""); err == nil {
+			p.Hour, p.Counted = c.Total, true
 			p.Alerts = append(p.Alerts, refusing(c.Sources)...)
 		}
-		p.Alerts = append(p.Alerts, died(r.Context(), a, now)...)
-		if page, err := a.Query(r.Context(), archive.Filter{Verdict: archive.Rejected.String(), From: now.Add(-countRange), Limit: topRows}); err == nil {
+		p.Alerts = append(p.Alerts, died(ctx, a, now)...)
+		if page, err := a.Query(ctx, archive.Filter{Verdict: archive.Rejected.String(), From: now.Add(-countRange), Limit: topRows}); err == nil {
 			p.Refused = viewRows(page.Rows)
 		}
 	})
 	if err != nil {
-		return s.pageProblem(w, r, who, s.failure(err))
+		return err
 	}
-	p.Alerts = append(p.Alerts, s.paused(r.Context())...)
+	p.Alerts = append(p.Alerts, s.paused(ctx)...)
 	if s.o.Health != nil {
 		h := s.o.Health()
 		p.Degraded = h.Degraded
@@ -70,17 +84,13 @@ func (s *Server) pageOverview(w http.ResponseWriter, r *http.Request, who secret
 		}
 	}
 	if s.o.State != nil {
-		p.State, p.Known = s.o.State(r.Context()), true
+		p.State, p.Known = s.o.State(ctx), true
 	}
-	m := s.sharedMetrics(r.Context())
+	m := s.sharedMetrics(ctx)
 	p.AckP50 = quantiles(m, 0.5, "penstock_ack_seconds")["penstock_ack_seconds"]
 	q := quantiles(m, 0.99, "penstock_ack_seconds", "penstock_publish_lag_seconds")
 	p.AckP99, p.LagP99 = q["penstock_ack_seconds"], q["penstock_publish_lag_seconds"]
-	p.Unknown = s.unknown(r.Context(), p.State.Unknown)
-	if len(p.Unknown) > topRows {
-		p.Older, p.Unknown = len(p.Unknown)-topRows, p.Unknown[:topRows]
-	}
-	return s.render(w, http.StatusOK, "overview.html", p)
+	return nil
 }
 
 // Refusals within an hour that want attention: so many of a source, and of what came from it.
@@ -94,7 +104,7 @@ func refusing(counts map[string]archive.CountRow) (out []alert) {
 	for _, name := range sortedKeys(counts) {
 		c := counts[name]
 		if all := c.Accepted + c.Rejected + c.Challenge; name != "" && c.Rejected >= manyRefused && 10*c.Rejected > manyOfTenths*all {
-			out = append(out, alert{"warn", name + ": " + count(c.Rejected) + " of " + count(all) + " deliveries were refused within an hour.", "/?verdict=rejected&from=-1h&source=" + url.QueryEscape(name)})
+			out = append(out, alert{"many_refused", "warn", name + ": " + count(c.Rejected) + " of " + count(all) + " deliveries were refused within an hour.", "/?verdict=rejected&from=-1h&source=" + url.QueryEscape(name)})
 		}
 	}
 	return out
@@ -124,7 +134,7 @@ func died(ctx context.Context, a Archive, now time.Time) []alert {
 	if text += " deliveries of the last day are dead letters: accepted and not publishable."; n == 1 && page.Next == "" {
 		text = "1 delivery of the last day is a dead letter: accepted and not publishable."
 	}
-	return []alert{{"bad", text, "/refused#dead"}}
+	return []alert{{"dead_letters", "bad", text, "/refused#dead"}}
 }
 
 // paused tells of sources that publish nothing because somebody said so.
@@ -138,7 +148,7 @@ func (s *Server) paused(ctx context.Context) (out []alert) {
 	}
 	for i := range list {
 		if list[i].Paused {
-			out = append(out, alert{"warn", list[i].Name + " is paused: its deliveries are taken and held.", "/sources/" + url.PathEscape(list[i].Name)})
+			out = append(out, alert{"source_paused", "warn", list[i].Name + " is paused: its deliveries are taken and held.", "/sources/" + url.PathEscape(list[i].Name)})
 		}
 	}
 	return out
@@ -157,8 +167,8 @@ func busiest(counts map[string]archive.CountRow) (out []sourceCount) {
 // unknownView is a path that belongs to no source, with the one that was probably meant.
 type unknownView struct {
 	UnknownPath
-	Meant     string // path of the source
-	MeantName string
+	Meant     string `json:"meant_path,omitempty"` // of the source
+	MeantName string `json:"meant_source,omitempty"`
 }
 
 func (s *Server) unknown(ctx context.Context, list []UnknownPath) []unknownView {

@@ -66,6 +66,7 @@ func (s *Server) table() []route {
 		{method: "GET", path: "/api/v1/stream", who: readers, serve: s.stream, stream: true},
 		{method: "GET", path: "/api/v1/counts", who: readers, serve: s.counts},
 		{method: "GET", path: "/api/v1/export", who: readers, serve: s.export, stream: true},
+		{method: "GET", path: "/api/v1/overview", who: people, serve: s.overview},
 		{method: "GET", path: "/api/v1/stats", who: people, serve: s.stats},
 		{method: "GET", path: "/api/v1/sources", who: people, serve: s.sources},
 		{method: "POST", path: "/api/v1/sources/{name}/pause", who: operators, serve: s.pause, change: true},

@@ -11,30 +11,30 @@ import (
 
 // State is how the gateway is, as the overview shows it.
 type State struct {
-	ArchiveBytes    int64
-	QuarantineBytes int64
-	DiskFree        uint64
-	DiskFull        bool      // at its reserve: deliveries are answered 503
-	Failing         string    // why nothing can be written; "" when it can
-	Oldest          time.Time // of what is kept
-	Damage          []string
-	IndexLag        uint64
-	SampledAway     []SampledAway
+	ArchiveBytes    int64         `json:"archive_bytes"`
+	QuarantineBytes int64         `json:"quarantine_bytes"`
+	DiskFree        uint64        `json:"disk_free_bytes"`
+	DiskFull        bool          `json:"disk_full"`          // at its reserve: deliveries are answered 503
+	Failing         string        `json:"failing,omitempty"`  // why nothing can be written; "" when it can
+	Oldest          time.Time     `json:"oldest_at,omitzero"` // of what is kept
+	Damage          []string      `json:"damage,omitempty"`
+	IndexLag        uint64        `json:"index_lag"`
+	SampledAway     []SampledAway `json:"-"` // in the API's stats
 
-	Sink        bool          // one is configured
-	SinkName    string        // what is published to, in words; "" = Kafka
-	SinkState   string        // live, or what publishing waits for
-	Unpublished int           // with two sinks, of both
-	OldestFor   time.Duration // how long the oldest of them has waited
-	Held        int
-	Blocked     map[string]string // topic: reason
+	Sink        bool              `json:"sink"`                 // one is configured
+	SinkName    string            `json:"sink_name,omitempty"`  // what is published to, in words; "" = Kafka
+	SinkState   string            `json:"sink_state,omitempty"` // live, or what publishing waits for
+	Unpublished int               `json:"unpublished"`          // with two sinks, of both
+	OldestFor   time.Duration     `json:"oldest_ns"`            // how long the oldest of them has waited
+	Held        int               `json:"held"`
+	Blocked     map[string]string `json:"blocked,omitempty"` // topic: reason
 
-	Redis     bool // is used
-	RedisAway bool
-	KafkaAway bool
+	Redis     bool `json:"redis"` // is used
+	RedisAway bool `json:"redis_away"`
+	KafkaAway bool `json:"kafka_away"`
 
-	ConfigError string // why a changed configuration is not in force
-	Unknown     []UnknownPath
+	ConfigError string        `json:"config_error,omitempty"` // why a changed configuration is not in force
+	Unknown     []UnknownPath `json:"-"`                      // in the API's stats
 }
 
 // SampledAway are refusals of one source and reason that were counted and not kept.
@@ -45,9 +45,13 @@ type SampledAway struct {
 
 // UnknownPath is a path that was called and belongs to no source.
 type UnknownPath struct {
-	Path, Method, Address, UserAgent string
-	Count                            uint64
-	Last                             time.Time
+	Path      string    `json:"path"`
+	Method    string    `json:"method"`
+	Count     uint64    `json:"count"`
+	Address   string    `json:"address"` // of the last one
+	UserAgent string    `json:"user_agent"`
+	First     time.Time `json:"first"`
+	Last      time.Time `json:"last"`
 }
 
 // Secret is a credential of a source, by its name and fingerprint.
