@@ -275,3 +275,41 @@ func TestJobSaysWhat(t *testing.T) {
 		t.Errorf("of a filter: %+v", j)
 	}
 }
+
+// TestDefinitionsAreShared: sources of one provider have one compiled definition between them,
+// also after a reload, and another provider's has its own.
+func TestDefinitionsAreShared(t *testing.T) {
+	second := strings.Replace(stripe, "name: shop", "name: outlet", 1)
+	r := newRig(t, stripe+second+github)
+	of := func(name string) *forward.SourceInfo {
+		t.Helper()
+		s := operator{r.p}.source(name)
+		doc, err := epochOf(s, r.p.conf.Load().Forward)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := &archive.Delivery{Source: name, Provider: s.Provider, Verdict: archive.Accepted, ReceivedAt: time.Now(), Method: "POST", Target: []byte("/in/" + name), Body: []byte("{}")}
+		d.Epoch = r.p.archive.RegisterEpoch(name, doc)
+		if err := r.p.archive.Append(d); err != nil {
+			t.Fatal(err)
+		}
+		info, err := r.p.epochs.source(d.Epoch, d.Seq)
+		if err != nil || info.Name != name {
+			t.Fatalf("%+v, %v", info, err)
+		}
+		return info
+	}
+	shop, outlet, hub := of("shop"), of("outlet"), of("hub")
+	if shop.Definition != outlet.Definition || shop == outlet {
+		t.Error("two sources of one provider have two definitions, or are one source")
+	}
+	if hub.Definition == shop.Definition || hub.Provider != "github" {
+		t.Errorf("the definition of %s is %s's", hub.Name, shop.Provider)
+	}
+	if err := r.reload(stripe + second); err != nil {
+		t.Fatal(err)
+	}
+	if again := of("shop"); again == shop || again.Definition != shop.Definition {
+		t.Error("a reload kept the source, or compiled its definition again")
+	}
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
@@ -17,13 +18,15 @@ import (
 )
 
 // epochs turns an epoch document of the archive into what the pump publishes by. A
-// definition is compiled once.
+// definition is compiled once, for all sources that have it: compiled, one takes 200 KB and
+// milliseconds, and a thousand sources are mostly of a few providers.
 type epochs struct {
 	opened  chan struct{} // closed when archive is there
 	archive *archive.Archive
 	pumps   [2]atomic.Pointer[forward.Pump] // to Kafka, to HTTP targets; nil: none, or not yet
 	mu      sync.Mutex
 	known   map[uint64]*forward.SourceInfo
+	read    map[[sha256.Size]byte]*provider.Definition // by its text
 	urls    map[string]string               // public URL by source, as configured today
 	secrets map[string]provider.Credentials // what sealed deliveries are read with, by source
 }
@@ -42,9 +45,9 @@ func (e *epochs) source(id, near uint64) (*forward.SourceInfo, error) {
 	if err := json.Unmarshal(doc, &ep); err != nil {
 		return nil, fmt.Errorf("read epoch %x: %w", id, err)
 	}
-	d, err := provider.Parse("epoch "+ep.Source, []byte(ep.Definition))
+	d, err := e.definition(&ep)
 	if err != nil {
-		return nil, fmt.Errorf("definition of source %s: %w", ep.Source, err)
+		return nil, err
 	}
 	// A sealed delivery waits until the source that it came to is configured again: the
 	// keys stand in no epoch, and unread it would be published without its order.
@@ -62,6 +65,27 @@ func (e *epochs) source(id, near uint64) (*forward.SourceInfo, error) {
 		Window: ep.Window, Group: ep.Group, Tenants: ep.Tenants, Target: ep.Target, NoKafka: ep.NoKafka, LiveOnly: ep.Mode == "live", ByContent: ep.Identity == "body"}
 	e.known[id] = s
 	return s, nil
+}
+
+// maxRead bounds the definitions that are kept compiled: twice the built-in ones.
+const maxRead = 400
+
+// definition gives an epoch's, which is immutable. The caller holds mu.
+func (e *epochs) definition(ep *epoch) (*provider.Definition, error) {
+	text := []byte(ep.Definition)
+	sum := sha256.Sum256(text)
+	if d, ok := e.read[sum]; ok {
+		return d, nil
+	}
+	d, err := provider.Parse("epoch "+ep.Source, text)
+	if err != nil {
+		return nil, fmt.Errorf("definition of source %s: %w", ep.Source, err)
+	}
+	if e.read == nil || len(e.read) >= maxRead {
+		e.read = map[[sha256.Size]byte]*provider.Definition{}
+	}
+	e.read[sum] = d
+	return d, nil
 }
 
 // open hands over the archive, which was opened with fields as its extractor: until then
