@@ -27,8 +27,8 @@ type epochs struct {
 	mu      sync.Mutex
 	known   map[uint64]*forward.SourceInfo
 	read    map[[sha256.Size]byte]*provider.Definition // by its text
-	urls    map[string]string               // public URL by source, as configured today
-	secrets map[string]provider.Credentials // what sealed deliveries are read with, by source
+	urls    map[string]string                          // public URL by source, as configured today
+	secrets map[string]provider.Credentials            // what sealed deliveries are read with, by source
 }
 
 func (e *epochs) source(id, near uint64) (*forward.SourceInfo, error) {
